@@ -1,0 +1,90 @@
+"""What a thing was made from, and whether two such things may be used together.
+
+In: plain values that the makers fill in. Out: a hashable key (two recordings with one key are the same
+recording) and `require_comparable`, which names both sides when they differ. No arrays, no files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from demur.errors import ProvenanceError
+
+UNCOMPARED_SAMPLER_ARGUMENTS = frozenset({"seed"})
+"""Sampler arguments that pick another draw of the same process, and so never make two things incomparable."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a recording, an anchor, a signal or a guard was made from.
+
+    model : name the model was loaded by; a label, never compared.
+    fingerprint : content identity of the model (`Model.fingerprint`), compared.
+    sampler : ``{"name": ..., argument: value, ...}``; compared without its seed.
+    layers : layer indices in the order stored, as in transformers' ``hidden_states``
+        (0 the embeddings, ``n`` the last layer after the final norm); compared.
+    chat_format : how a prompt became token ids; part of the fingerprint already, kept to be read.
+    prompts : sha256 over the content of the prompts, and `count` of them; not compared.
+    versions : packages that took part; not compared.
+    """
+
+    model: str
+    fingerprint: str
+    sampler: Mapping[str, Any]
+    layers: tuple[int, ...]
+    chat_format: Mapping[str, Any] = field(default_factory=dict)
+    prompts: str = ""
+    count: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready values; `from_dict` reads them back."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Provenance:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "layers": tuple(values["layers"])})
+
+    def key(self) -> str:
+        """A sha256 over everything but the name: equal keys mean the same recording."""
+        content = {name: value for name, value in self.to_dict().items() if name != "model"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def differences(self, other: Provenance, *, layers: bool = True) -> list[str]:
+        """One phrase for every compared field in which `self` and `other` differ."""
+        found = []
+        if self.fingerprint != other.fingerprint:
+            found.append(
+                f"model {self.model} ({self.fingerprint[:12]}) against {other.model} ({other.fingerprint[:12]})"
+            )
+        names = sorted((set(self.sampler) | set(other.sampler)) - UNCOMPARED_SAMPLER_ARGUMENTS)
+        for name in names:
+            mine, theirs = self.sampler.get(name), other.sampler.get(name)
+            if mine != theirs:
+                found.append(f"sampler {name} {mine} against {theirs}")
+        if layers and self.layers != other.layers:
+            found.append(f"layers {list(self.layers)} against {list(other.layers)}")
+        return found
+
+
+def require_comparable(
+    mine: Provenance | None, theirs: Provenance | None, what: tuple[str, str], *, layers: bool = True
+) -> None:
+    """Raise `ProvenanceError` naming both sides unless they were made the same way.
+
+    mine, theirs : None where nothing is known (bare arrays); then nothing is checked.
+    what : names of the two sides, such as ``("anchors a.safetensors", "recording runs/x")``.
+    """
+    if mine is None or theirs is None:
+        return
+    found = mine.differences(theirs, layers=layers)
+    if found:
+        raise ProvenanceError(
+            f"{what[0]} and {what[1]} do not belong together: {'; '.join(found)}. "
+            f"Record and fit both with one model, sampler and layer."
+        )
