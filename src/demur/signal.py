@@ -1,0 +1,246 @@
+"""The signal and the anchors behind it: phi of a recording in, sigma in [0, 1] out.
+
+In: recordings (anything with provenance, table and phi_batches) or bare arrays. Out: `Anchors`, and `Signal`,
+which remembers what it was made from. The formulas are in `demur.formula` and can be had here too; recording,
+rates and guards are left to others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from demur.anchor_sums import AnchorSums, RecordingLike
+from demur.errors import InputError
+from demur.formula import log_ratio, sri, text_signal
+from demur.provenance import Provenance, require_comparable
+from demur.storage import read_arrays, write_arrays
+
+__all__ = ["AnchorCount", "AnchorSums", "Anchors", "RecordingLike", "Signal", "log_ratio", "sri", "text_signal"]
+
+_KIND = "anchors"
+
+
+class Signal(np.ndarray[Any, np.dtype[np.float32]]):
+    """Sigma, float32 `[prompts, steps]`, that knows what it was made from.
+
+    provenance : kept by slices and views, dropped by arithmetic and by joining signals, whose results are
+        no longer the signal of one recording. None where nothing is known.
+    """
+
+    provenance: Provenance | None
+
+    def __new__(cls, values: ArrayLike, provenance: Provenance | None = None) -> Signal:
+        signal = np.asarray(values, dtype=np.float32).view(cls)
+        signal.provenance = provenance
+        return signal
+
+    def __array_finalize__(self, source: NDArray[Any] | None) -> None:
+        self.provenance = getattr(source, "provenance", None)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        plain = [_plain(value) for value in inputs]
+        if "out" in options:
+            options["out"] = tuple(_plain(value) for value in options["out"])
+        return getattr(ufunc, method)(*plain, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Signal, (np.asarray(self), self.provenance)
+
+
+def _plain(value: Any) -> Any:
+    return value.view(np.ndarray) if isinstance(value, Signal) else value
+
+
+@dataclass(frozen=True)
+class AnchorCount:
+    """How many prompts of one side were seen, how many of them were refused, and how many made the anchor."""
+
+    seen: int
+    refused: int
+    kept: int
+
+    def __str__(self) -> str:
+        share = f" ({self.refused / self.seen:.0%})" if self.seen else ""
+        return f"{self.refused} of {self.seen} refused{share}, {self.kept} left"
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """Mean phi of answered harmless and of refused harmful prompts, step by step.
+
+    harmless, harmful : float32 `[steps, layers, width]`.
+    layers : index of each layer, in the order stored, as in `Provenance.layers`.
+    counts : for "harmless" and "harmful", what the anchor was averaged over; empty where unknown.
+    Source: arXiv 2602.02600, section 3.1.
+    """
+
+    harmless: NDArray[np.float32]
+    harmful: NDArray[np.float32]
+    layers: tuple[int, ...]
+    counts: Mapping[str, AnchorCount] = field(default_factory=dict)
+    provenance: Provenance | None = None
+
+    def __post_init__(self) -> None:
+        shapes = [self.harmless.shape, self.harmful.shape]
+        if shapes[0] != shapes[1] or len(shapes[0]) != 3 or shapes[0][1] != len(self.layers):
+            raise InputError(
+                f"found anchors of shape {shapes[0]} (harmless) and {shapes[1]} (harmful) for layers "
+                f"{list(self.layers)}; expected [steps, layers, width] twice."
+            )
+        for name, anchor in (("harmless", self.harmless), ("harmful", self.harmful)):
+            if not np.isfinite(anchor).all():
+                raise InputError(f"the {name} anchor is not finite; fit the anchors on finite phi.")
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 over both anchors and their layers: equal fingerprints give equal signals."""
+        content = hashlib.sha256(repr((self.harmless.shape, self.layers)).encode())
+        for anchor in (self.harmless, self.harmful):
+            content.update(np.ascontiguousarray(anchor, dtype="<f4").tobytes())
+        return content.hexdigest()
+
+    @classmethod
+    def fit(
+        cls,
+        harmless: RecordingLike,
+        harmful: RecordingLike,
+        *,
+        minimum: int = 8,
+        harmless_refused: ArrayLike | None = None,
+        harmful_refused: ArrayLike | None = None,
+    ) -> Anchors:
+        """Anchors from a recording of harmless and one of harmful prompts, each read once, a batch at a time.
+
+        minimum : fewest prompts that must be left on each side after filtering.
+        harmless_refused, harmful_refused : bool `[prompts]`, verdicts in place of the table's `refused`.
+        Raises `InputError` for too few prompts or missing verdicts, `ProvenanceError` for recordings that
+        were not made the same way.
+        """
+        mine, theirs = harmless.provenance, harmful.provenance
+        require_comparable(mine, theirs, ("the harmless recording", "the harmful recording"))
+        made = replace(mine, prompts=f"{mine.prompts}+{theirs.prompts}", count=mine.count + theirs.count)
+        sums = AnchorSums.of(harmless, harmless_refused, "harmless"), AnchorSums.of(harmful, harmful_refused, "harmful")
+        return cls.from_sums(*sums, minimum=minimum, provenance=made)
+
+    @classmethod
+    def from_sums(
+        cls,
+        harmless_sums: AnchorSums,
+        harmful_sums: AnchorSums,
+        *,
+        minimum: int = 8,
+        provenance: Provenance | None = None,
+    ) -> Anchors:
+        """Anchors from sums over the harmless and over the harmful prompts; see `fit`.
+
+        provenance : what the sums were made from; without it layers are numbered from 0.
+        """
+        if minimum < 1:
+            raise InputError(f"minimum is {minimum}; expected at least 1 prompt a side.")
+        counts = {
+            "harmless": AnchorCount(harmless_sums.seen, harmless_sums.refused, harmless_sums.answered),
+            "harmful": AnchorCount(harmful_sums.seen, harmful_sums.refused, harmful_sums.refused),
+        }
+        _require_enough(counts, minimum)
+        assert harmless_sums.shape is not None  # at least one prompt was kept
+        return cls(
+            harmless=harmless_sums.mean(refused=False),
+            harmful=harmful_sums.mean(refused=True),
+            layers=provenance.layers if provenance else tuple(range(harmless_sums.shape[1])),
+            counts=counts,
+            provenance=provenance,
+        )
+
+    def signal(self, recording: RecordingLike, layer: int | None = None, tau: float = 0.1, eps: float = 1e-8) -> Signal:
+        """The signal of every prompt of a recording, `[prompts, steps]`, in the order of its table.
+
+        layer : index of a layer that both hold; by default the highest one of the anchors.
+        Raises `ProvenanceError` for a recording that was not made like the anchors.
+        """
+        made = recording.provenance
+        require_comparable(self.provenance, made, ("the anchors", "the recording"), layers=False)
+        layer = self._layer(layer)
+        if layer not in made.layers:
+            raise InputError(
+                f"the recording holds layers {list(made.layers)}, not layer {layer}; the anchors hold "
+                f"{list(self.layers)}. Give layer= one that both hold."
+            )
+        place = made.layers.index(layer)
+        sigma = np.full((len(recording.table), 0), np.nan, dtype=np.float32)
+        for rows, phi in recording.phi_batches():
+            if not sigma.size:
+                sigma = np.full((len(sigma), phi.shape[1]), np.nan, dtype=np.float32)
+            sigma[rows] = self.score(phi[:, :, place], layer, tau, eps)
+        if not sigma.size or np.isnan(sigma).any():
+            missing = np.flatnonzero(np.isnan(sigma).any(axis=1) | (sigma.shape[1] == 0)).tolist()
+            raise InputError(f"the recording holds no phi for rows {missing[:5]} of its table; record it again.")
+        return Signal(sigma, replace(made, layers=(layer,)))
+
+    def score(self, phi: Any, layer: int | None = None, tau: float = 0.1, eps: float = 1e-8) -> Any:
+        """The signal of bare phi, float32 `[n, steps]`, of phi's kind (NumPy or torch).
+
+        phi : `[n, steps, width]` of that layer, or `[n, steps, layers, width]` with the layers of the anchors.
+        """
+        place = self.layers.index(self._layer(layer))
+        if phi.ndim == 4 and phi.shape[2] == len(self.layers):
+            phi = phi[:, :, place]
+        if phi.ndim != 3:
+            raise InputError(
+                f"phi has shape {tuple(phi.shape)}; expected [n, steps, width], or [n, steps, layers, width] "
+                f"with the {len(self.layers)} layers of the anchors."
+            )
+        return sri(phi, self.harmless[:, place], self.harmful[:, place], tau, eps)
+
+    def _layer(self, layer: int | None) -> int:
+        if layer is None:
+            return max(self.layers)
+        if layer not in self.layers:
+            raise InputError(f"the anchors hold layers {list(self.layers)}, not layer {layer}; give one of them.")
+        return layer
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to one safetensors file; `load` reads it back."""
+        header = {
+            "kind": _KIND,
+            "layers": list(self.layers),
+            "counts": {side: asdict(count) for side, count in self.counts.items()},
+            "provenance": self.provenance.to_dict() if self.provenance else None,
+        }
+        write_arrays(path, {"harmless": self.harmless, "harmful": self.harmful}, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Anchors:
+        """Read what `save` wrote; `InputError` names the file where it cannot be used."""
+        arrays, header = read_arrays(path, _KIND)
+        try:
+            return cls(
+                harmless=arrays["harmless"],
+                harmful=arrays["harmful"],
+                layers=tuple(header["layers"]),
+                counts={side: AnchorCount(**count) for side, count in header["counts"].items()},
+                provenance=Provenance.from_dict(header["provenance"]) if header["provenance"] else None,
+            )
+        except (KeyError, TypeError, AttributeError, InputError) as error:
+            raise InputError(f"{path}: its header and arrays do not fit ({error}); save the anchors again.") from error
+
+
+def _require_enough(counts: Mapping[str, AnchorCount], minimum: int) -> None:
+    short: list[Literal["harmless", "harmful"]] = [
+        side for side in ("harmless", "harmful") if counts[side].kept < minimum
+    ]
+    if not short:
+        return
+    habit = {"harmful": "hardly refuses harmful prompts", "harmless": "answers few harmless prompts"}
+    raise InputError(
+        f"too few prompts are left for anchors, {minimum} a side are needed: harmless prompts "
+        f"{counts['harmless']}; harmful prompts {counts['harmful']}. "
+        f"This model {' and '.join(habit[side] for side in short)}: use more {' and '.join(short)} prompts, "
+        "others, or another model."
+    )
