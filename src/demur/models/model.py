@@ -1,0 +1,200 @@
+"""`Model`: a loaded network with its tokenizer, chat format, named layers and identity.
+
+In: a torch module that `load` has built. Out: token ids for prompts, text for token ids, and the states of
+chosen layers while the network runs. What a step is, and how tokens are chosen, is the samplers' business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from demur.errors import InputError
+from demur.models.chat import ChatFormat, decode_response
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Family = Literal["autoregressive", "masked-diffusion", "uniform-diffusion"]
+Layer = int | str
+
+SAMPLER_OF_FAMILY: dict[str, str] = {
+    "autoregressive": "demur.samplers:Autoregressive",
+    "masked-diffusion": "demur.samplers:MaskedDiffusion",
+    "uniform-diffusion": "demur.samplers:UniformDiffusion",
+}
+"""The sampler each family is decoded with, as ``module:class``: by name, because samplers import models."""
+
+
+@dataclass
+class Model:
+    """A network ready to be recorded.
+
+    network : the torch module, in eval mode; tokenizer : None where the checkpoint has none.
+    family : "autoregressive", "masked-diffusion" or "uniform-diffusion".
+    content : identity of config and weights (a revision or content hash), part of `fingerprint`.
+    eos_token_ids : tokens that end a response; may be set. pad_token_id : fills where nothing stands.
+    mask_token_id : the token that stands for "not committed"; None for autoregressive models.
+    context_length : most positions the network was built for, prompt and response together; None if unknown.
+    sampler_defaults : arguments in which `default_sampler` departs from the sampler's own defaults.
+    logits_shifted : masked diffusion only: the logits at position i - 1 predict position i.
+    final_norm : dotted name of the module whose output is the last layer's state; None for transformers'
+        own classes, where it is the output of the decoder under the language-model head.
+    """
+
+    network: Any
+    tokenizer: PreTrainedTokenizerBase | None
+    name: str
+    family: Family
+    content: str
+    chat_format: ChatFormat
+    eos_token_ids: list[int]
+    pad_token_id: int
+    mask_token_id: int | None = None
+    context_length: int | None = None
+    revision: str | None = None
+    sampler_defaults: dict[str, Any] = field(default_factory=dict)
+    logits_shifted: bool = False
+    final_norm: str | None = None
+
+    @property
+    def config(self) -> Any:
+        """The text part of the network's config."""
+        return self.network.config.get_text_config()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's weights lie."""
+        place: torch.device = next(self.network.parameters()).device
+        return place
+
+    @property
+    def layer_count(self) -> int:
+        """Number of blocks; the index of the last layer, whose state is taken after the final norm."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        """Size of a hidden state."""
+        return int(self.config.hidden_size)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that shapes a generation: weights, dtype, chat format, special tokens."""
+        parts = {
+            "content": self.content,
+            "dtype": str(next(self.network.parameters()).dtype),
+            "chat_format": self.chat_format.to_dict(),
+            "eos_token_ids": sorted(self.eos_token_ids),
+            "pad_token_id": self.pad_token_id,
+            "mask_token_id": self.mask_token_id,
+            "family": self.family,
+            "logits_shifted": self.logits_shifted,
+            "final_norm": self.final_norm,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def default_sampler(self, steps: int = 32, **overrides: Any) -> Any:
+        """The sampler that the checkpoint's authors would use, with `steps` steps; overrides win."""
+        module, _, name = SAMPLER_OF_FAMILY[self.family].partition(":")
+        sampler = getattr(importlib.import_module(module), name)
+        return sampler(steps=steps, **{**self.sampler_defaults, **overrides})
+
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of a user message in the model's chat format, the opening of the response included."""
+        return self.chat_format.encode(self._need_tokenizer(), prompt)
+
+    def encode_prefill(self, text: str) -> list[int]:
+        """Token ids of text that stands at the beginning of a response, without special tokens."""
+        return list(self._need_tokenizer()(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of a response's token ids up to the first end-of-sequence, special tokens left out."""
+        return decode_response(self._need_tokenizer(), tokens, self.eos_token_ids)
+
+    def layer_index(self, layer: Layer) -> int:
+        """The index of a layer as in transformers' ``hidden_states``.
+
+        layer : "first" (output of the first block), "middle", "last" (after the final norm), or a whole
+            number from 0 (the embeddings) to `layer_count`, negative ones counted from the end.
+        """
+        count = self.layer_count
+        named = {"first": min(1, count), "middle": count // 2, "last": count}
+        if isinstance(layer, str) and layer in named:
+            return named[layer]
+        try:
+            index = int(layer)
+        except ValueError:
+            index = count + 1
+        index = index + count + 1 if index < 0 else index
+        if not 0 <= index <= count:
+            raise InputError(f"layer {layer!r} is none of first, middle, last or a whole number from 0 to {count}")
+        return index
+
+    @contextmanager
+    def states(self, layers: Sequence[int]) -> Iterator[list[torch.Tensor]]:
+        """While open, every forward pass leaves the states of `layers` in the list that this yields.
+
+        Each entry is ``[batch, positions, width]`` and is overwritten by the next pass. The hooks are
+        removed on the way out.
+        """
+        captured: list[torch.Tensor] = [torch.empty(0)] * len(layers)
+        handles = [self._hook(index, place, captured) for place, index in enumerate(layers)]
+        try:
+            yield captured
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @property
+    def decoder(self) -> Any:
+        """The stack of blocks with its final norm, under the language-model head."""
+        return self.network.get_decoder()
+
+    def _hook(self, index: int, place: int, captured: list[torch.Tensor]) -> Any:
+        if index == 0:
+
+            def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                captured[place] = args[0] if args else kwargs["hidden_states"]
+
+            return self._blocks()[0].register_forward_pre_hook(before, with_kwargs=True)
+
+        def after(module: Any, args: tuple[Any, ...], output: Any) -> None:
+            captured[place] = output if isinstance(output, torch.Tensor) else output[0]
+
+        module = self._last_module() if index == self.layer_count else self._blocks()[index - 1]
+        return module.register_forward_hook(after)
+
+    def _last_module(self) -> torch.nn.Module:
+        module: torch.nn.Module = self.network.get_submodule(self.final_norm) if self.final_norm else self.decoder
+        return module
+
+    def _blocks(self) -> torch.nn.ModuleList:
+        """The list of blocks: a child of the decoder, or a neighbour of the named final norm."""
+        stack = self.network.get_submodule(self.final_norm.rpartition(".")[0]) if self.final_norm else self.decoder
+        lists = [
+            child
+            for child in stack.children()
+            if isinstance(child, torch.nn.ModuleList) and len(child) == self.layer_count
+        ]
+        if len(lists) != 1:
+            raise InputError(
+                f"{self.name}: the blocks of {type(self.network).__name__} cannot be told apart "
+                f"({len(lists)} module lists of length {self.layer_count}); record layers=('last',) only"
+            )
+        return lists[0]
+
+    def _need_tokenizer(self) -> PreTrainedTokenizerBase:
+        if self.tokenizer is None:
+            raise InputError(
+                f"{self.name}: has no tokenizer files, so text cannot be encoded or decoded; "
+                f"give prompts as token_ids, or put the tokenizer files into the checkpoint folder"
+            )
+        return self.tokenizer

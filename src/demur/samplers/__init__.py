@@ -1,0 +1,8 @@
+"""Samplers: what a step is. Each is a generator of `Step` over a batch."""
+
+from demur.samplers.autoregressive import Autoregressive
+from demur.samplers.masked_diffusion import MaskedDiffusion
+from demur.samplers.step import Pooling, Prefill, Sampler, Step
+from demur.samplers.uniform_diffusion import UniformDiffusion
+
+__all__ = ["Autoregressive", "MaskedDiffusion", "Pooling", "Prefill", "Sampler", "Step", "UniformDiffusion"]

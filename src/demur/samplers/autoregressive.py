@@ -1,0 +1,223 @@
+"""Left-to-right decoding, one token a step.
+
+In: a causal model and a left-padded batch. Out: a `Step` a token, with its pooled state. The state of a
+token exists once the token is fed back, so T steps cost the prompt's pass and T more; the pooling of the
+authors' released code reads the states that *predict* tokens instead and saves the last pass.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from demur.models import Layer, Model
+from demur.samplers.step import (
+    FREE,
+    Pooling,
+    Prefill,
+    Sampler,
+    Step,
+    checked_inputs,
+    forced_tokens,
+    require_at_least,
+    require_one_of,
+    row_generators,
+)
+
+LEAST_SHARED = 4
+"""Tokens that the rows of a batch must share at least for a pass of its own to pay."""
+
+
+class Autoregressive(Sampler):
+    """Autoregressive decoding: step t commits token t, and a committed token never changes.
+
+    steps : T, the number of tokens generated. temperature : 0 decodes greedily.
+    seed : of the draws at a temperature above 0; each row has its own stream, whatever its batch.
+    pooling : "paper" averages the states of the tokens so far (arXiv 2602.02600, section 3.1), each taken
+        when the token is fed back, constant after end-of-sequence. "released" averages what the authors'
+        released code does: the states that predict the tokens, the last one repeated after end-of-sequence.
+    """
+
+    family = "autoregressive"
+    revises = False
+
+    def __init__(self, steps: int = 32, temperature: float = 0.0, seed: int = 0, pooling: Pooling = "paper") -> None:
+        require_at_least("steps", steps, 1)
+        require_at_least("temperature", temperature, 0)
+        require_one_of("pooling", pooling, ("paper", "released"))
+        self.step_count = self.response_length = steps
+        self.temperature, self.seed, self.pooling = temperature, seed, pooling
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "steps": self.step_count,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "pooling": self.pooling,
+        }
+
+    @torch.no_grad()
+    def steps(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        layers: Sequence[Layer] = ("last",),
+        prefill: Prefill | None = None,
+    ) -> Iterator[Step]:
+        ids, mask = checked_inputs(model, input_ids, attention_mask)
+        total, released = self.step_count, self.pooling == "released"
+        forced = forced_tokens(prefill, len(ids), total, ids.device)
+        generators = row_generators(ids, mask, self.seed) if self.temperature > 0 else []
+        eos = torch.tensor(model.eos_token_ids, dtype=torch.int64, device=ids.device)
+        tokens = torch.full((len(ids), total), model.pad_token_id, dtype=torch.int64, device=ids.device)
+        committed = torch.zeros_like(tokens, dtype=torch.bool)
+        rows = torch.arange(len(ids), device=ids.device)  # the rows not yet finished
+        pooled = RunningMean(len(ids))
+        with model.states([model.layer_index(layer) for layer in layers]) as states:
+            feed = _Feed(model, ids, mask)
+            logits = feed.prompt()
+            for index in range(1, total + 1):
+                if len(rows):
+                    chosen = self._choose(logits, [generators[row] for row in rows.tolist()] if generators else [])
+                    wanted = forced[rows, index - 1]
+                    chosen = torch.where(wanted == FREE, chosen, wanted)
+                    tokens[rows, index - 1] = chosen
+                    committed[rows, index - 1] = True
+                    if released:
+                        pooled.replace(rows, _newest(states))
+                    if not released or index < total:
+                        logits = feed.token(chosen, with_logits=index < total)
+                    if not released:
+                        pooled.add(rows, _newest(states))
+                    going = ~torch.isin(chosen, eos)
+                    if not going.all():
+                        rows, logits = rows[going], logits[going] if index < total else logits
+                        feed.keep(going)
+                if released:
+                    pooled.add_latest()
+                yield Step(index, tokens.clone(), tokens.clone(), pooled.mean(), committed.clone())
+
+    def _choose(self, logits: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
+        """The next token of each row, int64 ``[rows]``, from logits ``[rows, vocabulary]``."""
+        if self.temperature == 0:
+            return logits.argmax(dim=-1)
+        draws = torch.cat([torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators])
+        return draw_tokens(logits, self.temperature, draws.to(logits.device))
+
+
+def draw_tokens(logits: torch.Tensor, temperature: float, draws: torch.Tensor) -> torch.Tensor:
+    """Sample by inverting the cumulative distribution: one uniform draw a row.
+
+    logits : ``[rows, vocabulary]``. draws : float ``[rows]`` in [0, 1). Returns int64 ``[rows]``.
+    """
+    cumulative = (logits.double() / temperature).softmax(dim=-1).cumsum(dim=-1)
+    places = torch.searchsorted(cumulative, (draws * cumulative[:, -1]).unsqueeze(-1), right=True)
+    return places.squeeze(-1).clamp(max=logits.shape[-1] - 1)
+
+
+class RunningMean:
+    """The mean of the states a row has seen so far, float32 ``[batch, layers, width]``."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.sums = self.latest = self.counts = torch.empty(0)
+
+    def add(self, rows: torch.Tensor, states: torch.Tensor) -> None:
+        """Count a new state ``[rows, layers, width]`` for some rows; the others keep their mean."""
+        self._start(states)
+        self.sums[rows] += states
+        self.counts[rows] += 1
+
+    def replace(self, rows: torch.Tensor, states: torch.Tensor) -> None:
+        """Set the latest state of some rows, which `add_latest` will count."""
+        self._start(states)
+        self.latest[rows] = states
+
+    def add_latest(self) -> None:
+        """Count every row's latest state once more."""
+        self.sums += self.latest
+        self.counts += 1
+
+    def mean(self) -> torch.Tensor:
+        return self.sums / self.counts
+
+    def _start(self, states: torch.Tensor) -> None:
+        if not self.sums.numel():
+            self.sums = states.new_zeros((self.batch, *states.shape[1:]))
+            self.latest = torch.zeros_like(self.sums)
+            self.counts = states.new_zeros((self.batch, 1, 1))
+
+
+def shared_beginning(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> int:
+    """How many tokens all rows begin with, less one where that is the whole of the shortest row.
+
+    A chat format's system prompt is such a beginning, and the template of many an attack.
+    """
+    lengths = attention_mask.sum(dim=1)
+    shortest = int(lengths.min())
+    starts = input_ids.shape[1] - lengths
+    places = starts.unsqueeze(1) + torch.arange(shortest, device=input_ids.device)
+    aligned = input_ids.gather(1, places)
+    same = (aligned == aligned[:1]).all(dim=0).long()
+    return min(int(same.cumprod(dim=0).sum()), shortest - 1)
+
+
+def _newest(states: list[torch.Tensor]) -> torch.Tensor:
+    """The states at the last position, float32 ``[rows, layers, width]``."""
+    return torch.stack([state[:, -1].float() for state in states], dim=1)
+
+
+class _Feed:
+    """Runs the network over the prompt and then token by token, with a KV cache."""
+
+    def __init__(self, model: Model, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
+        self.model, self.input_ids, self.mask = model, input_ids, attention_mask
+        self.cache: Any = None
+        parameters = inspect.signature(model.network.forward).parameters
+        self.takes_positions = "position_ids" in parameters
+        self.head_options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+
+    def prompt(self) -> torch.Tensor:
+        """Logits of the first token, ``[batch, vocabulary]``; a beginning that all rows share is run once."""
+        shared = shared_beginning(self.input_ids, self.mask)
+        if len(self.input_ids) > 1 and shared >= LEAST_SHARED:
+            rows = [ids[mask.bool()] for ids, mask in zip(self.input_ids, self.mask, strict=True)]
+            beginning = rows[0][:shared].unsqueeze(0)
+            self.cache = self.model.decoder(input_ids=beginning, use_cache=True).past_key_values
+            self.cache.batch_repeat_interleave(len(rows))
+            self.input_ids, rest = self.input_ids[:, shared:].clone(), self.mask[:, shared:].clone()
+            for place, row in enumerate(rows):
+                width = len(row) - shared
+                rest[place] = 0
+                rest[place, -width:] = 1
+                self.input_ids[place, -width:] = row[shared:]
+            self.mask = torch.cat([torch.ones_like(self.mask[:, :shared]), rest], dim=1)
+        positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -self.input_ids.shape[1] :]
+        return self._run(self.input_ids, positions, with_logits=True)
+
+    def token(self, tokens: torch.Tensor, *, with_logits: bool) -> torch.Tensor:
+        """Feed the newest token of each row ``[rows]``; logits of the next one, or nothing."""
+        positions = self.mask.sum(dim=1, keepdim=True)
+        self.mask = torch.cat([self.mask, torch.ones_like(positions)], dim=1)
+        return self._run(tokens.unsqueeze(1), positions, with_logits=with_logits)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Drop finished rows; rows is bool over those still fed."""
+        self.mask = self.mask[rows]
+        self.cache.batch_select_indices(rows)
+
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor, *, with_logits: bool) -> torch.Tensor:
+        inputs = {"input_ids": ids, "attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True}
+        if self.takes_positions:
+            inputs["position_ids"] = positions
+        run = partial(self.model.network, **self.head_options) if with_logits else self.model.decoder
+        output = run(**inputs)
+        self.cache = output.past_key_values
+        return output.logits[:, -1] if with_logits else ids.new_empty(0)

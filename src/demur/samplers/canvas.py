@@ -1,0 +1,119 @@
+"""The canvas of a masked diffusion model: prompt and response, and what the last forward pass saw of them.
+
+In: a batch and the positions forced from the start. Out: logits at chosen response positions and the pooled
+states of the response. Full attention leaves no state valid once a token changes, so there is no cache; a
+row is run again only when its tokens changed, and logits exist only where they are asked for.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from demur.errors import InputError
+from demur.models import Model
+from demur.samplers.step import FREE
+
+SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Config keys of networks that change the head's output: those are run whole."""
+
+
+class Canvas:
+    """Prompts and responses ``[batch, prompt + response]`` of a masked diffusion model.
+
+    forced : int64 ``[batch, response]``, a token or `FREE`. states : the list that `Model.states` yields.
+    guidance : 0, or the scale by which logits move away from those of a canvas without its prompt.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        forced: torch.Tensor,
+        states: list[torch.Tensor],
+        guidance: float = 0.0,
+    ) -> None:
+        if model.mask_token_id is None:
+            raise InputError(f"{model.name}: has no mask token, which masked diffusion needs; set mask_token_id")
+        self.model, self.captured, self.guidance = model, states, guidance
+        self.mask_id = model.mask_token_id
+        response = torch.where(forced == FREE, self.mask_id, forced)
+        self.start = input_ids.shape[1]
+        self.tokens = torch.cat([input_ids, response], dim=1)
+        self.attention_mask = torch.cat([attention_mask, torch.ones_like(response)], dim=1)
+        self.given = self.tokens != self.mask_id  # what guidance hides: prompt and forced tokens
+        self.stale = torch.ones(len(response), dtype=torch.bool, device=response.device)
+        self.states: list[torch.Tensor] = []  # a layer: [batch, response, width]
+        self.sources: list[torch.Tensor] = []  # what `logits` reads: [batch, response, width or vocabulary]
+        self.head = _plain_head(model)
+        self.parameters = inspect.signature(model.network.forward).parameters
+
+    @property
+    def response(self) -> torch.Tensor:
+        """The response as it stands, int64 ``[batch, response]``; a view."""
+        return self.tokens[:, self.start :]
+
+    @property
+    def masked(self) -> torch.Tensor:
+        """Where nothing is committed, bool ``[batch, response]``."""
+        return self.response == self.mask_id
+
+    def commit(self, chosen: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Write `tokens` at the `chosen` positions, both ``[batch, response]``."""
+        changed = chosen & (tokens != self.response)
+        self.response[changed] = tokens[changed]
+        self.stale |= changed.any(dim=1)
+
+    def look(self, rows: torch.Tensor) -> None:
+        """Run the network over the canvas of some rows, int64 ``[rows]``."""
+        if not len(rows):
+            return
+        tokens, mask = self.tokens[rows], self.attention_mask[rows]
+        if self.guidance:
+            tokens = torch.cat([tokens, tokens.masked_fill(self.given[rows], self.mask_id)])
+            mask = torch.cat([mask, mask])
+        read = self._run(tokens, mask)
+        first = self.start - 1 if self.model.logits_shifted else self.start
+        read = read[:, first : first + self.response.shape[1]]
+        seen = [state[: len(rows), self.start :] for state in self.captured]  # guidance: the conditional rows
+        self.states = self._merged(self.states, seen, rows)
+        self.sources = self._merged(self.sources, [*torch.split(read, len(rows))], rows)
+        self.stale[rows] = False
+
+    def logits(self, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Logits at response positions of the last pass, float32 ``[n, vocabulary]``, guided if so asked."""
+        read = [source[rows, places] for source in self.sources]
+        logits = [(self.head(one) if self.head else one).float() for one in read]
+        return logits[0] if not self.guidance else logits[1] + (self.guidance + 1) * (logits[0] - logits[1])
+
+    def mean_states(self, counted: torch.Tensor) -> torch.Tensor:
+        """The mean state over the `counted` response positions, float32 ``[batch, layers, width]``."""
+        weights = counted.unsqueeze(-1).float()
+        sums = [(state.float() * weights).sum(dim=1) for state in self.states]
+        return torch.stack(sums, dim=1) / weights.sum(dim=1, keepdim=True)
+
+    def _run(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Final states, or logits of a network whose head stands not alone, at every position."""
+        inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
+        options: dict[str, Any] = {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0), "use_cache": False}
+        inputs |= {name: value for name, value in options.items() if name in self.parameters}
+        output: Any = self.model.decoder(**inputs) if self.head else self.model.network(**inputs)
+        found = output.last_hidden_state if self.head else getattr(output, "logits", None)
+        read: torch.Tensor = output[0] if found is None else found
+        return read
+
+    def _merged(self, old: list[torch.Tensor], new: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
+        """The new values at `rows`, the old ones elsewhere."""
+        if len(rows) == len(self.tokens):
+            return new
+        return [whole.index_copy(0, rows, part) for whole, part in zip(old, new, strict=True)]
+
+
+def _plain_head(model: Model) -> Any:
+    """The language-model head where it alone turns final states into logits, else None."""
+    if model.final_norm or any(getattr(model.config, name, None) for name in SCALED_LOGITS):
+        return None
+    return model.network.get_output_embeddings()

@@ -1,0 +1,59 @@
+"""Which token a masked position would take, and how sure of it the model is.
+
+In: logits of a few positions. Out: a token and a confidence for each. Rules compare positions within a row
+only, so a confidence needs no common scale. Which positions are committed is the sampler's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+Remasking = Literal["low_confidence", "random", "entropy", "margin"]
+
+
+def guess(
+    logits: torch.Tensor, rule: Remasking | None, temperature: float, uniforms: torch.Tensor | None, *, tempered: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token of each position, int64 ``[n]``, and its confidence, float32 ``[n]``.
+
+    logits : float32 ``[n, vocabulary]``. rule : how confidence is measured; None leaves it at zero.
+    uniforms : float64 ``[n, vocabulary]`` in [0, 1), for the Gumbel noise at a temperature above 0.
+    tempered : confidence is that of the tempered distribution (Dream), not of the plain one (LLaDA).
+    """
+    if uniforms is None:
+        tokens = logits.argmax(dim=-1)
+    else:
+        # In float64, as official LLaDA: float32 noise distorts the distribution.
+        noise = uniforms.log_().neg_().log_().neg_()
+        tokens = noise.mul_(temperature).add_(logits).argmax(dim=-1)
+    if rule is None or rule == "random":
+        return tokens, torch.zeros_like(tokens, dtype=torch.float32)
+    if tempered and temperature > 0:
+        logits = logits / temperature
+    return tokens, CONFIDENCES[rule](logits, tokens)
+
+
+def _probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return (chosen - logits.logsumexp(dim=-1)).exp()
+
+
+def _negative_entropy(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    terms: torch.Tensor = torch.special.entr(logits.softmax(dim=-1))
+    return -terms.sum(dim=-1)
+
+
+def _margin(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    best = (logits.topk(2, dim=-1).values - logits.logsumexp(dim=-1, keepdim=True)).exp()
+    first, second = best.unbind(dim=-1)
+    return first - second
+
+
+CONFIDENCES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "low_confidence": _probability,
+    "entropy": _negative_entropy,
+    "margin": _margin,
+}

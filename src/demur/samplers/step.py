@@ -1,0 +1,143 @@
+"""What a step is, and what every sampler has in common.
+
+A sampler is a generator of `Step` over a left-padded batch. It knows tokens and states and nothing of
+refusal; whoever consumes the steps decides what to keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from demur.errors import InputError
+from demur.models import Family, Layer, Model
+
+Pooling = Literal["paper", "released"]
+Prefill = torch.Tensor | Sequence[Sequence[int]]
+FREE = -1
+"""In a prefill tensor: a position that is not forced."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state of a batch of generations after one step.
+
+    index : 1..T.
+    committed : int64 ``[batch, response]``; the pad id (diffusion: the mask id) where nothing is committed.
+    predicted : int64 ``[batch, response]``; committed tokens, and the current guess elsewhere.
+    phi : float32 ``[batch, layers, width]``, the pooled state.
+    is_committed : bool ``[batch, response]``; tells a committed token from a fill of the same id.
+    """
+
+    index: int
+    committed: torch.Tensor
+    predicted: torch.Tensor
+    phi: torch.Tensor
+    is_committed: torch.Tensor
+
+
+class Sampler(ABC):
+    """A way of generating, step by step.
+
+    step_count : T, the number of steps; response_length : number of response positions.
+    revises : whether a prediction that is not committed yet can change at a later step.
+    """
+
+    family: ClassVar[Family]
+    revises: ClassVar[bool]
+    step_count: int
+    response_length: int
+
+    @property
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments as plain values: what two runs are compared by."""
+
+    @abstractmethod
+    def steps(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        layers: Sequence[Layer] = ("last",),
+        prefill: Prefill | None = None,
+    ) -> Iterator[Step]:
+        """Generate for a batch and yield a `Step` after each step.
+
+        input_ids, attention_mask : int64 ``[batch, prompt]``, padded on the left.
+        layers : see `Model.layer_index`.
+        prefill : response tokens to force: a list of token ids a row for the beginning of the response,
+            or int64 ``[batch, n]`` with -1 at positions left free.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Name and arguments, for a manifest and for comparison."""
+        return {"name": type(self).__name__, **self.arguments}
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def checked_inputs(
+    model: Model, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both inputs as int64 on the model's device; refuses shapes that differ and right padding."""
+    ids = input_ids.to(model.device, torch.int64)
+    mask = torch.ones_like(ids) if attention_mask is None else attention_mask.to(model.device, torch.int64)
+    if ids.ndim != 2 or ids.shape != mask.shape or 0 in ids.shape:
+        raise InputError(
+            f"input_ids {tuple(ids.shape)} and attention_mask {tuple(mask.shape)} must both be [batch, prompt]"
+        )
+    if not bool((mask.diff(dim=1) >= 0).all() & (mask[:, -1] == 1).all()):
+        raise InputError("attention_mask marks padding right of a token; pad prompts on the left")
+    return ids, mask
+
+
+def forced_tokens(prefill: Prefill | None, batch: int, response: int, device: torch.device) -> torch.Tensor:
+    """The prefill as int64 ``[batch, response]`` with `FREE` at every position that is not forced."""
+    forced = torch.full((batch, response), FREE, dtype=torch.int64)
+    if prefill is None:
+        return forced.to(device)
+    if len(prefill) != batch:
+        raise InputError(f"prefill has {len(prefill)} rows for a batch of {batch}")
+    for row, tokens in enumerate(prefill):
+        if len(tokens) > response:
+            raise InputError(
+                f"prefill row {row} has {len(tokens)} tokens, more than the response's {response} positions"
+            )
+        forced[row, : len(tokens)] = torch.as_tensor(tokens, dtype=torch.int64)
+    return forced.to(device)
+
+
+def row_generators(input_ids: torch.Tensor, attention_mask: torch.Tensor, seed: int) -> list[torch.Generator]:
+    """A random generator a row, seeded by the seed and the row's own tokens.
+
+    A prompt so draws the same numbers whatever batch it is in and wherever a recording was resumed.
+    """
+    rows = zip(input_ids.cpu(), attention_mask.cpu(), strict=True)
+    return [torch.Generator().manual_seed(row_seed(ids[mask.bool()], seed)) for ids, mask in rows]
+
+
+def row_seed(prompt_ids: torch.Tensor, seed: int) -> int:
+    """The seed of one row's draws, from the sampler's seed and the prompt's token ids without padding."""
+    key = hashlib.sha256(f"{seed}:{prompt_ids.tolist()}".encode()).digest()
+    return int.from_bytes(key[:8], "big")
+
+
+def require_at_least(name: str, value: float, least: float) -> None:
+    """Refuse a sampler argument below its least value."""
+    if not value >= least:
+        raise InputError(f"{name} is {value!r}; it must be at least {least}")
+
+
+def require_one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a sampler argument that is none of its choices."""
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
