@@ -1,0 +1,7 @@
+"""Recordings: prompts × model × sampler, kept step by step in a folder."""
+
+from demur.recording.recorder import record, stream_anchors
+from demur.recording.recording import Recording, StepText, StepTokens
+from demur.recording.signal_file import read_signal, write_signal
+
+__all__ = ["Recording", "StepText", "StepTokens", "read_signal", "record", "stream_anchors", "write_signal"]

@@ -1,0 +1,157 @@
+"""From prompts to finished batches: encode, sort, sample, pool.
+
+In: a model, prompts and a sampler. Out: one `Batch` of plain CPU arrays after another, longest prompts
+first. Nothing of a batch outlives it here, so memory does not grow with the number of prompts; what to
+keep is the caller's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from demur.errors import InputError
+from demur.judges.dictionary import refused
+from demur.models import Model
+from demur.prompts import Prompt
+from demur.samplers import Sampler
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt as token ids: its place in the prompt set, the input and the forced beginning of the response."""
+
+    row: int
+    ids: np.ndarray  # int32 [prompt]
+    prefill: np.ndarray  # int32 [n]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch of generations leaves behind.
+
+    rows : int64 ``[batch]``, places in the prompt set. phi : float32 ``[batch, steps, layers, width]``.
+    tokens : int32 ``[batch, response]``, the final response. committed_at : int16 ``[batch, response]``, the
+    step at which each position was committed, 0 where it never was. predicted : int32
+    ``[batch, steps, response]``, or None where a sampler never revises. texts, refused : the final text
+    and whether the dictionary finds a refusal in it, None without a tokenizer. seconds : wall time a prompt.
+    """
+
+    rows: np.ndarray
+    phi: np.ndarray
+    tokens: np.ndarray
+    committed_at: np.ndarray
+    predicted: np.ndarray | None
+    texts: list[str] | None
+    prompt_tokens: list[int]
+    seconds: float
+
+    @property
+    def refused(self) -> list[bool] | None:
+        return None if self.texts is None else [refused(text) for text in self.texts]
+
+
+def encode(model: Model, prompts: Sequence[Prompt], sampler: Sampler) -> list[Encoded]:
+    """Token ids of every prompt; refuses one that does not fit the model's context or vocabulary."""
+    vocabulary = int(model.config.vocab_size)
+    encoded = []
+    for row, prompt in enumerate(prompts):
+        ids = prompt.token_ids if prompt.token_ids is not None else model.encode(prompt.prompt or "")
+        prefill = model.encode_prefill(prompt.prefill) if prompt.prefill else []
+        if max(ids) >= vocabulary:
+            raise InputError(
+                f"prompt {prompt.id!r} (row {row + 1}): token id {max(ids)} is outside the model's {vocabulary}"
+            )
+        _check_length(model, prompt, row, len(ids), sampler.response_length)
+        if len(prefill) > sampler.response_length:
+            raise InputError(
+                f"prompt {prompt.id!r} (row {row + 1}): its prefill has {len(prefill)} tokens, "
+                f"more than the response's {sampler.response_length}; record more steps or shorten it"
+            )
+        encoded.append(Encoded(row, np.asarray(ids, dtype=np.int32), np.asarray(prefill, dtype=np.int32)))
+    return encoded
+
+
+def batches(
+    model: Model,
+    encoded: Sequence[Encoded],
+    sampler: Sampler,
+    layers: Sequence[int],
+    batch_size: int,
+    ids: Sequence[str],
+) -> Iterator[Batch]:
+    """Generate for all prompts, longest first, `batch_size` at a time.
+
+    ids : id of the prompt at each row, for messages. Raises `InputError` naming prompt and step where a
+    state is not finite.
+    """
+    ordered = sorted(encoded, key=lambda one: (-len(one.ids), one.row))
+    for start in range(0, len(ordered), batch_size):
+        batch = _generate(model, ordered[start : start + batch_size], sampler, layers)
+        _require_finite(batch, ids)
+        yield batch
+
+
+def _check_length(model: Model, prompt: Prompt, row: int, length: int, response: int) -> None:
+    limit = model.context_length
+    if limit is not None and length + response > limit:
+        raise InputError(
+            f"prompt {prompt.id!r} (row {row + 1}): {length} tokens and a response of {response} do not fit "
+            f"the model's context of {limit}; shorten the prompt or leave it out"
+        )
+
+
+def _generate(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int]) -> Batch:
+    started = time.perf_counter()
+    ids, mask = _pad_left([one.ids for one in chosen], model.pad_token_id)
+    prefill = [one.prefill.tolist() for one in chosen] if any(len(one.prefill) for one in chosen) else None
+    phi, predicted = [], []
+    step = committed_at = None
+    for step in sampler.steps(model, ids, mask, layers=layers, prefill=prefill):
+        if committed_at is None:
+            committed_at = torch.zeros(step.committed.shape, dtype=torch.int16, device=step.committed.device)
+        committed_at[step.is_committed & (committed_at == 0)] = step.index
+        phi.append(step.phi)
+        if sampler.revises:
+            predicted.append(step.predicted.to(torch.int32))
+    assert step is not None and committed_at is not None  # every sampler has at least one step
+    tokens = step.committed.to(torch.int32).cpu().numpy()
+    return Batch(
+        rows=np.array([one.row for one in chosen]),
+        phi=torch.stack(phi, dim=1).cpu().numpy(),
+        tokens=tokens,
+        committed_at=committed_at.cpu().numpy(),
+        predicted=torch.stack(predicted, dim=1).cpu().numpy() if predicted else None,
+        texts=None if model.tokenizer is None else _texts(model, tokens, committed_at.cpu().numpy()),
+        prompt_tokens=[len(one.ids) for one in chosen],
+        seconds=(time.perf_counter() - started) / len(chosen),
+    )
+
+
+def _texts(model: Model, tokens: np.ndarray, committed_at: np.ndarray) -> list[str]:
+    rows = zip(tokens, committed_at, strict=True)
+    return [model.decode(row[places > 0].tolist()) for row, places in rows]
+
+
+def _pad_left(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), pad, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, longest - len(row) :] = torch.from_numpy(row.astype(np.int64))
+        mask[place, longest - len(row) :] = 1
+    return ids, mask
+
+
+def _require_finite(batch: Batch, ids: Sequence[str]) -> None:
+    bad = np.argwhere(~np.isfinite(batch.phi).all(axis=(2, 3)))
+    if len(bad):
+        row, step = bad[0]
+        raise InputError(
+            f"prompt {ids[batch.rows[row]]!r}, step {step + 1}: the model's states are not finite "
+            f"(NaN or infinity); load the model with dtype='float32' or 'bfloat16', or check its weights"
+        )

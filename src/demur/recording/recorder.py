@@ -1,0 +1,224 @@
+"""`record`: prompts × model × sampler → `Recording`, kept on disk batch by batch.
+
+In: what to generate. Out: a complete recording folder. The same call goes on where it stopped; a changed
+input never mixes with what is there. Also `stream_anchors`, the same loop with nothing kept but sums.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from demur.errors import InputError
+from demur.models import Layer, Model
+from demur.prompts import Prompt, as_prompts, prompts_hash
+from demur.provenance import Provenance, require_comparable
+from demur.recording import folder as files
+from demur.recording.generate import Batch, batches, encode
+from demur.recording.recording import Recording
+from demur.samplers import Sampler
+from demur.samplers.step import require_at_least
+from demur.signal import Anchors, AnchorSums
+
+Prompts = Sequence[Prompt | str | Mapping[str, Any]] | str | Path
+
+
+def record(
+    model: Model,
+    prompts: Prompts,
+    sampler: Sampler | None = None,
+    *,
+    steps: int = 32,
+    layers: Sequence[Layer] = ("last",),
+    batch_size: int = 16,
+    out: str | Path | None = None,
+    seed: int = 0,
+    keep: Literal["phi", "signal"] = "phi",
+    anchors: Anchors | None = None,
+    resume: bool = True,
+    progress: bool | None = None,
+) -> Recording:
+    """Generate for every prompt and record the pooled states of every step.
+
+    prompts : a path, or a list of texts, rows or `Prompt`s. sampler : by default the model's own with
+        `steps` steps and `seed`.
+    layers : see `Model.layer_index`. batch_size : prompts generated together; never changes a result.
+    out : the recording's folder; a temporary one by default, gone with the returned object.
+    keep : "phi", or "signal" to store sigma only (under 300 bytes a prompt), for which `anchors` are needed.
+    resume : go on with what `out` holds; False discards a recording there and starts anew.
+    progress : show a bar on stderr; by default only where that is a terminal.
+
+    Raises `InputError` for a prompt that does not fit, states that are not finite, a folder that holds
+    another recording or is in use, a damaged shard, a full disk. Whatever was recorded before stays.
+    """
+    checked = as_prompts(prompts)
+    sampler = sampler or model.default_sampler(steps=steps, seed=seed)
+    indices = [model.layer_index(layer) for layer in layers]
+    provenance = describe(model, checked, sampler, indices)
+    if keep == "signal":
+        _require_anchors(anchors, provenance)
+    require_at_least("batch_size", batch_size, 1)
+    temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
+    folder = Path(temporary.name if temporary else out or "")
+    manifest = {
+        "provenance": provenance.to_dict(),
+        "key": provenance.key(),
+        "keep": keep,
+        "anchors": anchors.fingerprint if keep == "signal" and anchors is not None else None,
+        "revises": sampler.revises,
+        "eos_token_ids": model.eos_token_ids,
+        "complete": False,
+    }
+    encoded = encode(model, checked, sampler)
+    with files.locked(folder):
+        done = _begin(folder, manifest, resume)
+        left = [one for one in encoded if one.row not in done]
+        if left or not files.read_manifest(folder)["complete"]:
+            files.save_tokenizer(folder, model.tokenizer)
+            number = max(files.shard_numbers(folder), default=-1) + 1
+            every = batches(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked])
+            for batch in _with_progress(every, len(left), progress):
+                arrays = _arrays(batch, anchors if keep == "signal" else None, indices)
+                files.write_shard(folder, number, arrays, _table(batch, checked, number))
+                number += 1
+            _finish(folder, manifest)
+    recording = Recording(folder)
+    recording._temporary = temporary
+    return recording
+
+
+def stream_anchors(
+    model: Model,
+    harmless: Prompts,
+    harmful: Prompts,
+    sampler: Sampler | None = None,
+    *,
+    steps: int = 32,
+    layers: Sequence[Layer] = ("last",),
+    batch_size: int = 16,
+    seed: int = 0,
+    minimum: int = 8,
+    progress: bool | None = None,
+) -> Anchors:
+    """Anchors straight from a model and prompts, without storing phi.
+
+    The result equals ``Anchors.fit`` on recordings of the same prompts. Arguments as in `record`;
+    minimum : fewest prompts that must be left on each side.
+    """
+    sampler = sampler or model.default_sampler(steps=steps, seed=seed)
+    indices = [model.layer_index(layer) for layer in layers]
+    sums = []
+    for prompts in (as_prompts(harmless), as_prompts(harmful)):
+        side = AnchorSums()
+        encoded = encode(model, prompts, sampler)
+        every = batches(model, encoded, sampler, indices, batch_size, [prompt.id for prompt in prompts])
+        for batch in _with_progress(every, len(prompts), progress):
+            if batch.refused is None:
+                raise InputError(f"{model.name}: has no tokenizer, so refusals cannot be read; fit from recordings")
+            side.update(batch.phi, np.array(batch.refused))
+        sums.append(side)
+    return Anchors.from_sums(*sums, minimum=minimum, provenance=describe(model, [], sampler, indices))
+
+
+def describe(model: Model, prompts: Sequence[Prompt], sampler: Sampler, layers: Sequence[int]) -> Provenance:
+    """The provenance of a recording of `prompts`."""
+    return Provenance(
+        model=model.name,
+        fingerprint=model.fingerprint,
+        sampler=sampler.describe(),
+        layers=tuple(layers),
+        chat_format=model.chat_format.to_dict(),
+        prompts=prompts_hash(prompts),
+        count=len(prompts),
+        versions={name: version(name) for name in ("demur", "torch", "transformers")},
+    )
+
+
+def _require_anchors(anchors: Anchors | None, provenance: Provenance) -> None:
+    if anchors is None:
+        raise InputError("keep='signal' needs anchors to turn states into the signal; give anchors=…")
+    require_comparable(anchors.provenance, provenance, ("the anchors", "this recording"), layers=False)
+    if max(anchors.layers) not in provenance.layers:
+        raise InputError(f"the anchors are of layer {max(anchors.layers)}; record it: layers={list(provenance.layers)}")
+
+
+def _begin(folder: Path, manifest: dict[str, Any], resume: bool) -> set[int]:
+    """Make the folder ready and return the rows it already holds."""
+    if not resume:
+        files.clear(folder)
+    if not (folder / files.MANIFEST).is_file():
+        strangers = [path.name for path in folder.iterdir() if path.name != files.LOCK]
+        if strangers:
+            raise InputError(f"{folder}: is no recording but holds {strangers[0]!r}; give an empty or a new folder")
+        files.write_manifest(folder, manifest)
+    _require_same(folder, files.read_manifest(folder), manifest)
+    files.remove_leftovers(folder)
+    tables = [files.read_shard_table(folder, number) for number in files.shard_numbers(folder)]
+    return {int(row) for table in tables for row in table["row"]}
+
+
+def _require_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    names = [name for name in ("key", "keep", "anchors") if found[name] != wanted[name]]
+    if not names:
+        return
+    there, here = found["provenance"], wanted["provenance"]
+    differing = [name for name in here if name != "model" and there.get(name) != here[name]]
+    differing += [name for name in names if name != "key"]
+    raise InputError(
+        f"{folder}: holds another recording, of {there['model']} with {there['count']} prompts; "
+        f"it differs in {', '.join(differing)}. Give another folder, or resume=False (--no-resume) to replace it"
+    )
+
+
+def _arrays(batch: Batch, anchors: Anchors | None, layers: Sequence[int]) -> files.Arrays:
+    """What a shard keeps of a batch: phi and every step's predictions, or with anchors sigma in their place."""
+    arrays = {"rows": batch.rows, "tokens": batch.tokens, "committed_at": batch.committed_at}
+    if anchors is not None:
+        layer = max(anchors.layers)
+        return {**arrays, "sigma": anchors.score(batch.phi[:, :, layers.index(layer)], layer=layer)}
+    if batch.predicted is not None:
+        arrays["predicted"] = batch.predicted
+    return {**arrays, "phi": batch.phi}
+
+
+def _table(batch: Batch, prompts: Sequence[Prompt], number: int) -> pd.DataFrame:
+    chosen = [prompts[row] for row in batch.rows]
+    columns: dict[str, Any] = {
+        name: pd.array([getattr(prompt, name) for prompt in chosen], dtype="string")
+        for name in ("id", "prompt", "label", "attack", "goal", "category", "group")
+    }
+    missing = [pd.NA] * len(chosen)
+    columns["text"] = pd.array(batch.texts or missing, dtype="string")
+    columns["refused"] = pd.array(batch.refused or missing, dtype="boolean")
+    columns["tokens"] = (batch.committed_at > 0).sum(axis=1)
+    columns |= {"prompt_tokens": batch.prompt_tokens, "seconds": batch.seconds, "row": batch.rows, "shard": number}
+    return pd.DataFrame(columns)
+
+
+def _finish(folder: Path, manifest: dict[str, Any]) -> None:
+    tables = [files.read_shard_table(folder, number) for number in files.shard_numbers(folder)]
+    files.write_table(folder, pd.concat(tables).sort_values("row", ignore_index=True))
+    files.write_manifest(folder, {**manifest, "complete": True})
+
+
+def _with_progress(every: Iterator[Batch], total: int, progress: bool | None) -> Iterator[Batch]:
+    """Pass batches on; with a bar on stderr where it is a terminal or asked for."""
+    if not (sys.stderr.isatty() if progress is None else progress):
+        yield from every
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("recording", total=total)
+        for batch in every:
+            bar.advance(task, len(batch.rows))
+            yield batch

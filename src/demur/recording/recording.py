@@ -1,0 +1,167 @@
+"""`Recording`: what was recorded, read back from its folder.
+
+In: a folder that `record` has completed. Out: the table, phi or sigma, and the text of any step. Arrays are
+read from the shards when asked for, so opening a recording costs nothing however large it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from demur.errors import InputError
+from demur.provenance import Provenance
+from demur.recording import folder as files
+from demur.signal import Signal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class StepText(NamedTuple):
+    """The text at one step: of the committed tokens, and of all predicted ones."""
+
+    committed: str
+    predicted: str
+
+
+class StepTokens(NamedTuple):
+    """Token ids at every step, int32 ``[steps, response]``; `is_committed` tells which are final."""
+
+    predicted: np.ndarray
+    is_committed: np.ndarray
+
+
+class Recording:
+    """A completed recording.
+
+    path : its folder. provenance : what it was made from. keep : "phi" or "signal".
+    table : a row a prompt in the order of the prompt set, with the columns id, prompt, label, attack, goal,
+        category, group, text, refused, tokens, prompt_tokens, seconds.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest = files.read_manifest(self.path)
+        self.provenance = Provenance.from_dict(self.manifest["provenance"])
+        self.keep: str = self.manifest["keep"]
+        if not self.manifest["complete"]:
+            done = sum(len(files.read_shard_table(self.path, n)) for n in files.shard_numbers(self.path))
+            raise InputError(
+                f"{self.path}: holds {done} of {self.provenance.count} prompts; "
+                f"run the command that began it once more, and it goes on from there"
+            )
+        self._temporary: Any = None  # keeps a temporary folder alive as long as the recording is
+
+    def __len__(self) -> int:
+        return self.provenance.count
+
+    def __repr__(self) -> str:
+        return f"Recording({str(self.path)!r}, prompts={len(self)}, steps={self.steps}, layers={list(self.layers)})"
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Indices of the recorded layers, in the order of phi's third axis."""
+        return self.provenance.layers
+
+    @property
+    def steps(self) -> int:
+        """T, the number of steps."""
+        return int(self.provenance.sampler["steps"])
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row a prompt; see the class."""
+        return self._whole_table.drop(columns=["row", "shard"])
+
+    @cached_property
+    def _whole_table(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.read_parquet(self.path / files.TABLE)
+
+    @property
+    def phi(self) -> np.ndarray:
+        """Pooled states, float32 ``[prompts, steps, layers, width]``; all in memory at once."""
+        return self._gather(self.phi_batches())
+
+    @property
+    def sigma(self) -> Signal:
+        """The stored signal, float32 ``[prompts, steps]``, of a recording that keeps it in place of phi."""
+        values = self._gather((rows, arrays["sigma"]) for rows, arrays in self._shards("signal"))
+        return Signal(values, self.provenance)
+
+    def phi_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of rows int64 ``[n]`` and their phi ``[n, steps, layers, width]``, a shard at a time."""
+        for rows, arrays in self._shards("phi"):
+            yield rows, arrays["phi"]
+
+    def steps_tokens(self, prompt: int) -> StepTokens:
+        """The token ids of prompt number `prompt` at every step."""
+        place = self._whole_table.iloc[prompt]
+        arrays = files.read_shard_arrays(self.path, int(place["shard"]))
+        at = int(np.flatnonzero(arrays["rows"] == place["row"])[0])
+        return self._tokens_of(arrays, at)
+
+    def steps_text(self, prompt: int) -> list[StepText]:
+        """The text at each step of prompt number `prompt`: committed, and predicted.
+
+        Raises `InputError` where the model had no tokenizer.
+        """
+        return self._texts_of(self.steps_tokens(prompt))
+
+    def all_steps_text(self) -> Iterator[tuple[int, list[StepText]]]:
+        """Pairs of a prompt's number and its `steps_text`, reading every shard once; in the shards' order."""
+        for number in files.shard_numbers(self.path):
+            arrays = files.read_shard_arrays(self.path, number)
+            for at, row in enumerate(arrays["rows"]):
+                yield int(row), self._texts_of(self._tokens_of(arrays, at))
+
+    def _tokens_of(self, arrays: files.Arrays, at: int) -> StepTokens:
+        committed_at = arrays["committed_at"][at]
+        is_committed = (committed_at > 0) & (committed_at <= np.arange(1, self.steps + 1)[:, None])
+        if "predicted" in arrays:
+            return StepTokens(arrays["predicted"][at], is_committed)
+        if self.manifest["revises"]:
+            raise InputError(f"{self.path}: keeps {self.keep} only, not the predictions of each step; keep='phi' does")
+        return StepTokens(np.broadcast_to(arrays["tokens"][at], is_committed.shape), is_committed)
+
+    def _texts_of(self, tokens: StepTokens) -> list[StepText]:
+        committed = [self._text(row[known]) for row, known in zip(*tokens, strict=True)]
+        if not self.manifest["revises"]:
+            return [StepText(text, text) for text in committed]
+        return [StepText(text, self._text(row)) for text, row in zip(committed, tokens.predicted, strict=True)]
+
+    def _text(self, tokens: np.ndarray) -> str:
+        from demur.models import decode_response
+
+        return decode_response(self._tokenizer, tokens.tolist(), self.manifest["eos_token_ids"])
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        folder = self.path / files.TOKENIZER
+        if not folder.is_dir():
+            raise InputError(f"{self.path}: was recorded without a tokenizer, so there is no text; use steps_tokens")
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder)
+
+    def _shards(self, keep: str) -> Iterator[tuple[np.ndarray, files.Arrays]]:
+        if self.keep != keep:
+            wanted = "phi" if keep == "phi" else "sigma"
+            raise InputError(f"{self.path}: keeps {self.keep} only, not {wanted}; record with keep={keep!r} to have it")
+        for number in files.shard_numbers(self.path):
+            arrays = files.read_shard_arrays(self.path, number)
+            yield arrays["rows"], arrays
+
+    def _gather(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        whole: np.ndarray | None = None
+        for rows, values in parts:
+            whole = np.empty((len(self), *values.shape[1:]), values.dtype) if whole is None else whole
+            whole[rows] = values
+        assert whole is not None  # a recording holds at least one prompt
+        return whole
