@@ -1,0 +1,252 @@
+"""The command line: one function a command, each a thin layer over the library.
+
+In: arguments. Out: files, one line of news each on stdout; exit code 0 when done, 2 for wrong usage or bad
+input (one line on stderr), 1 for anything else. Heavy imports stand inside the commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from demur.errors import DemurError, InputError
+
+if TYPE_CHECKING:
+    from demur.models import Model
+    from demur.samplers import Sampler
+
+app = typer.Typer(
+    name="demur",
+    help="Record, step by step, how a language model decides to refuse; read it as a signal; guard with it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than `demur --help` may take
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+guard_app = typer.Typer(
+    help="Fit a guard on harmless signals, or score signals with it.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(guard_app, name="guard")
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder or .gguf file.")]
+Steps = Annotated[int, typer.Option(help="T, the number of steps of a generation.")]
+BatchSize = Annotated[int, typer.Option(help="Prompts generated together; never changes a result.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+SamplerName = Annotated[str | None, typer.Option("--sampler", help="Sampler class; by default the model's own.")]
+SamplerArguments = Annotated[
+    list[str] | None,
+    typer.Option("--sampler-arg", metavar="NAME=VALUE", help="An argument of the sampler; repeatable."),
+]
+Resume = Annotated[bool, typer.Option(help="Go on where an earlier run stopped; --no-resume starts anew.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Revision = Annotated[str | None, typer.Option(help="Revision of a Hub model.")]
+Out = Annotated[Path, typer.Option(help="Where to write.")]
+
+
+@app.command()
+def study(
+    model: ModelName,
+    out: Out,
+    prompts: Annotated[Path, typer.Option(help="Folder of prompt files; see the docs for their names.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts of each group only.")] = None,
+    steps: Steps = 32,
+    layer: Annotated[str, typer.Option(help="first, middle, last or a number.")] = "last",
+    batch_size: BatchSize = 16,
+    quantile: Annotated[float, typer.Option(help="Quantile of held-out harmless errors that the guard allows.")] = 0.99,
+    sampler: SamplerName = None,
+    sampler_arg: SamplerArguments = None,
+    seed: Seed = 0,
+    resume: Resume = True,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    show_text: Annotated[bool, typer.Option(help="Let the report contain prompts and model text.")] = False,
+) -> None:
+    """The main job: record, anchors, signal, rates, guard and a report."""
+    from demur.report import save_figures, write_report
+    from demur.studies import run_study
+    from demur.studies.run import read_sets
+
+    read_sets(prompts, limit)  # a fault in a prompt file should not wait for the model to load
+    loaded = _load(model, device, dtype, revision)
+    found = run_study(
+        loaded,
+        prompts,
+        out,
+        sampler=_sampler(loaded, sampler, sampler_arg, steps, seed),
+        layer=_layer(layer),
+        batch_size=batch_size,
+        limit=limit,
+        quantile=quantile,
+        seed=seed,
+        resume=resume,
+        say=typer.echo,
+    )
+    save_figures(found, out / "figures")
+    typer.echo(f"report: {write_report(found, out / 'report.html', show_text=show_text)}")
+
+
+@app.command()
+def record(
+    model: ModelName,
+    prompts: Annotated[Path, typer.Argument(metavar="PROMPTS", help="A .jsonl, .csv or .parquet file.")],
+    out: Out,
+    sampler: SamplerName = None,
+    sampler_arg: SamplerArguments = None,
+    steps: Steps = 32,
+    layers: Annotated[str, typer.Option(help="Comma-separated: first, middle, last or numbers.")] = "last",
+    batch_size: BatchSize = 16,
+    keep: Annotated[str, typer.Option(help="phi, or signal (needs --anchors).")] = "phi",
+    anchors: Annotated[Path | None, typer.Option(help="Anchors for --keep signal.")] = None,
+    seed: Seed = 0,
+    resume: Resume = True,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+) -> None:
+    """Generate for every prompt and record the states of every step."""
+    import demur
+
+    if keep not in ("phi", "signal"):
+        raise InputError(f"--keep is {keep!r}; give phi or signal")
+    rows = demur.read_prompts(prompts)
+    fitted = demur.Anchors.load(anchors) if anchors else None
+    loaded = _load(model, device, dtype, revision)
+    recording = demur.record(
+        loaded,
+        rows,
+        _sampler(loaded, sampler, sampler_arg, steps, seed),
+        layers=[_layer(layer) for layer in layers.split(",")],
+        batch_size=batch_size,
+        out=out,
+        keep="signal" if keep == "signal" else "phi",
+        anchors=fitted,
+        resume=resume,
+    )
+    typer.echo(f"{out}: {len(recording)} prompts, {int(recording.table['refused'].sum())} refused")
+
+
+@app.command()
+def anchors(
+    harmless: Annotated[Path, typer.Argument(metavar="HARMLESS_DIR", help="Recording of harmless prompts.")],
+    harmful: Annotated[Path, typer.Argument(metavar="HARMFUL_DIR", help="Recording of harmful prompts.")],
+    out: Out = Path("anchors.safetensors"),
+) -> None:
+    """Fit anchors: the mean states of answered harmless and of refused harmful prompts."""
+    import demur
+
+    fitted = demur.Anchors.fit(demur.Recording(harmless), demur.Recording(harmful))
+    fitted.save(out)
+    typer.echo(f"{out}: {fitted}")
+
+
+@app.command()
+def signal(
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING_DIR", help="A recording.")],
+    anchors: Annotated[Path, typer.Option(help="Anchors of the same model, sampler and layer.")],
+    out: Out = Path("signal.parquet"),
+) -> None:
+    """The signal of every generation of a recording."""
+    import demur
+    from demur.recording import write_signal
+
+    sigma = write_signal(demur.Recording(recording), demur.Anchors.load(anchors), out)
+    typer.echo(f"{out}: {sigma.shape[0]} signals of {sigma.shape[1]} steps")
+
+
+@guard_app.command("fit")
+def guard_fit(
+    signal: Annotated[Path, typer.Argument(metavar="SIGNAL", help="Signals of harmless prompts, to train on.")],
+    calibration: Annotated[Path, typer.Option(help="Signals of other harmless prompts, to set the limit by.")],
+    out: Out = Path("guard.safetensors"),
+    quantile: Annotated[float, typer.Option(help="Quantile of the calibration errors that is allowed.")] = 0.99,
+    seed: Seed = 0,
+) -> None:
+    """Fit and calibrate the SRI guard."""
+    import demur
+    from demur.recording import read_signal
+
+    train, held_out = read_signal(signal)[1], read_signal(calibration)[1]
+    guard = demur.SRIGuard(quantile=quantile, random_state=seed).fit(train, calibration=held_out)
+    guard.save(out)
+    typer.echo(f"{out}: limit {guard.threshold_:.4g}, {len(train)} signals to train and {len(held_out)} to calibrate")
+
+
+@guard_app.command("score")
+def guard_score(
+    guard: Annotated[Path, typer.Argument(metavar="GUARD", help="A fitted guard.")],
+    signal: Annotated[Path, typer.Argument(metavar="SIGNAL", help="Signals to score.")],
+    out: Out = Path("scores.parquet"),
+) -> None:
+    """Score signals: the reconstruction error of each, and whether it is flagged."""
+    import demur
+    from demur.recording import read_signal
+    from demur.recording.folder import disk_errors
+
+    table, sigma = read_signal(signal)
+    fitted = demur.SRIGuard.load(guard)
+    errors = fitted.errors(sigma)
+    table = table.assign(error=errors, flagged=errors > fitted.threshold_)
+    with disk_errors(out):
+        table.to_parquet(out, index=False)
+    typer.echo(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
+
+
+def _load(name: str, device: str, dtype: str, revision: str | None) -> Model:
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    from demur.models import load
+
+    return load(name, device=device, dtype=dtype, revision=revision)
+
+
+def _sampler(model: Model, name: str | None, arguments: list[str] | None, steps: int, seed: int) -> Sampler:
+    """The sampler asked for; values of its arguments are read as JSON, and as text where they are none."""
+    from demur import samplers
+
+    given = {"seed": seed, **dict(_argument(text) for text in arguments or [])}
+    known = [one for one in samplers.__all__ if one not in ("Pooling", "Prefill", "Sampler", "Step")]
+    if name is not None and name not in known:
+        raise InputError(f"sampler {name!r} is unknown; give one of {', '.join(known)}")
+    try:
+        if name is None:
+            made: Sampler = model.default_sampler(steps=steps, **given)
+        else:
+            made = getattr(samplers, name)(steps=steps, **given)
+    except TypeError as error:
+        raise InputError(f"the sampler does not take these arguments: {error}") from error
+    return made
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--sampler-arg {text!r} is not of the form NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _layer(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() else text.strip()
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        app()
+    except DemurError as error:
+        sys.stderr.write(f"demur: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""`run_study`: the main job, from a model and a folder of prompts to a `Study`.
+
+In: prompt files named as in `PROMPT_SETS`. Out: recordings, anchors, guard and tables in one folder. Every part
+resumes: what is recorded already is read, and what is cheap is computed again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from demur.errors import InputError
+from demur.guards import SRIGuard
+from demur.models import Layer, Model
+from demur.prompts import Prompt, read_prompts
+from demur.recording import Recording, record
+from demur.samplers import Sampler
+from demur.signal import Anchors, Signal, text_signal
+from demur.studies.detection import Detector, detection_table, false_positive_table
+from demur.studies.projection import projection_table
+from demur.studies.rates import rate_table
+from demur.studies.study import PROMPT_SETS, Study
+
+OPTIONAL_SETS = ("test_attacks",)
+COLUMNS = ["id", "group", "label", "attack", "goal", "category", "prompt", "text", "refused", "tokens"]
+COLUMNS += ["prompt_tokens", "seconds"]
+
+
+def run_study(
+    model: Model,
+    prompts: str | Path,
+    out: str | Path,
+    *,
+    sampler: Sampler | None = None,
+    steps: int = 32,
+    layer: Layer = "last",
+    batch_size: int = 16,
+    limit: int | None = None,
+    quantile: float = 0.99,
+    seed: int = 0,
+    resume: bool = True,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Study:
+    """Record every prompt set, fit anchors and guard, and measure.
+
+    prompts : folder with the files of `PROMPT_SETS` as .jsonl, .csv or .parquet.
+    limit : use the first `limit` prompts of each set, of test_attacks the first `limit` of each attack.
+    say : called with a line of news after every part.
+
+    Raises `InputError` where a set is missing or malformed, before anything is generated; where the model
+    refuses too few harmful prompts for an anchor, before the other sets are generated.
+    """
+    started = time.perf_counter()
+    out = Path(out)
+    sets = read_sets(Path(prompts), limit)
+    sampler = sampler or model.default_sampler(steps=steps, seed=seed)
+    recordings: dict[str, Recording] = {}
+
+    def record_set(name: str) -> Recording:
+        folder = out / "recordings" / name
+        recordings[name] = record(
+            model,
+            sets[name],
+            sampler,
+            layers=(layer,),
+            batch_size=batch_size,
+            out=folder,
+            resume=resume,
+            progress=progress,
+        )
+        refused = recordings[name].table["refused"]
+        say(f"{name}: {len(refused)} prompts, {int(refused.sum())} refused")
+        return recordings[name]
+
+    anchors = Anchors.fit(record_set("anchors_harmless"), record_set("anchors_harmful"))
+    anchors.save(out / "anchors.safetensors")
+    for name in sets:
+        if name not in recordings:
+            record_set(name)
+    study = analyse(recordings, anchors, quantile=quantile, seed=seed, out=out)
+    settings = {**study.settings, "limit": limit, "seconds": round(time.perf_counter() - started, 1)}
+    study = Study(**{**vars(study), "settings": settings, "path": out})
+    study.save(out)
+    return study
+
+
+def analyse(
+    recordings: dict[str, Recording],
+    anchors: Anchors,
+    *,
+    quantile: float = 0.99,
+    seed: int = 0,
+    out: Path | None = None,
+) -> Study:
+    """All that follows from recordings and anchors: signals, guard, rates, detection, projection.
+
+    out : folder to save the guard in, if any.
+    """
+    kept = {name: recording for name, recording in recordings.items() if not name.startswith("anchors_")}
+    signals = {name: anchors.signal(recording) for name, recording in kept.items()}
+    texts = {name: text_signals(recording) for name, recording in kept.items()}
+    guard = fit_guard(signals, quantile, seed)
+    if out is not None:
+        guard.save(out / "guard.safetensors")
+    generations = pd.concat(
+        [recording.table[COLUMNS].assign(set=name) for name, recording in kept.items()], ignore_index=True
+    )
+    sigma, text_sigma = np.concatenate(list(signals.values())), np.concatenate(list(texts.values()))
+    detectors = detectors_of(guard, signals, texts, quantile, seed)
+    generations = generations.assign(
+        final_signal=sigma[:, -1],
+        mean_signal=sigma.mean(axis=1),
+        guard_error=detectors[0].scores,
+        flagged=detectors[0].scores > detectors[0].limit,
+    )
+    return Study(
+        settings=describe(recordings, anchors, guard, seed),
+        generations=generations,
+        signals=np.asarray(sigma),
+        text_signals=text_sigma,
+        references=references(recordings, anchors),
+        rates=rate_table(generations, sigma),
+        detection=detection_table(detectors, generations),
+        false_positives=false_positive_table(detectors, generations),
+        projection=projection_table(sigma, generations),
+    )
+
+
+def read_sets(folder: Path, limit: int | None) -> dict[str, list[Prompt]]:
+    """The prompt sets of a study by name; `InputError` naming every file that is missing."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of prompt files; it should hold {', '.join(PROMPT_SETS)} as .jsonl")
+    paths = {name: _file_of(folder, name) for name in PROMPT_SETS}
+    missing = [name for name, path in paths.items() if path is None and name not in OPTIONAL_SETS]
+    if missing:
+        raise InputError(f"{folder}: lacks {', '.join(missing)}; expected a .jsonl, .csv or .parquet file of each name")
+    sets = {name: read_prompts(path) for name, path in paths.items() if path is not None}
+    return {name: first_of_each(prompts, limit) for name, prompts in sets.items()}
+
+
+def _file_of(folder: Path, name: str) -> Path | None:
+    paths = (folder / f"{name}{ending}" for ending in (".jsonl", ".csv", ".parquet"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def first_of_each(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
+    """The first `limit` prompts of each group, in their order."""
+    seen: dict[str, int] = {}
+    kept = []
+    for prompt in prompts:
+        seen[prompt.group] = seen.get(prompt.group, 0) + 1
+        if limit is None or seen[prompt.group] <= limit:
+            kept.append(prompt)
+    return kept
+
+
+def text_signals(recording: Recording) -> np.ndarray:
+    """The text-level signal of every generation of a recording, float32 ``[prompts, steps]``."""
+    signals = np.empty((len(recording), recording.steps), dtype=np.float32)
+    for row, texts in recording.all_steps_text():
+        signals[row] = text_signal([text.committed for text in texts])
+    return signals
+
+
+def fit_guard(signals: dict[str, Any], quantile: float, seed: int) -> SRIGuard:
+    """A guard trained on guard_train_harmless and calibrated on guard_calibration_harmless."""
+    guard = SRIGuard(quantile=quantile, random_state=seed)
+    return guard.fit(signals["guard_train_harmless"], calibration=signals["guard_calibration_harmless"])
+
+
+def detectors_of(
+    guard: SRIGuard, signals: dict[str, Signal], texts: dict[str, np.ndarray], quantile: float, seed: int
+) -> list[Detector]:
+    """The paper's guard first, then what it is compared with; scores over all sets, in their order.
+
+    "mean signal" flags a low mean of sigma; "SRI Guard on the text signal" is the same guard, trained and
+    calibrated the same way, that sees the text-level signal only.
+    """
+    mean_limit = np.quantile(1 - np.asarray(signals["guard_calibration_harmless"]).mean(axis=1), quantile)
+    text_guard = fit_guard(texts, quantile, seed)
+    sigma, text_sigma = np.concatenate(list(signals.values())), np.concatenate(list(texts.values()))
+    return [
+        Detector("SRI Guard", guard.errors(sigma), guard.threshold_),
+        Detector("mean signal", 1 - sigma.mean(axis=1), float(mean_limit)),
+        Detector("SRI Guard on the text signal", text_guard.errors(text_sigma), text_guard.threshold_),
+    ]
+
+
+def references(recordings: dict[str, Recording], anchors: Anchors) -> np.ndarray:
+    """Mean signal of answered harmless and of refused harmful anchor prompts, float32 ``[2, steps]``."""
+    means = []
+    for name, refused in (("anchors_harmless", False), ("anchors_harmful", True)):
+        chosen = recordings[name].table["refused"].to_numpy(dtype=bool) == refused
+        means.append(np.asarray(anchors.signal(recordings[name]))[chosen].mean(axis=0))
+    return np.stack(means).astype(np.float32)
+
+
+def describe(recordings: dict[str, Recording], anchors: Anchors, guard: SRIGuard, seed: int) -> dict[str, Any]:
+    """What the study was made from and fitted to, as plain values."""
+    made = recordings["anchors_harmless"].provenance
+    return {
+        "model": made.model,
+        "fingerprint": made.fingerprint,
+        "sampler": dict(made.sampler),
+        "layers": list(made.layers),
+        "chat_format": dict(made.chat_format),
+        "versions": dict(made.versions),
+        "counts": {name: len(recording) for name, recording in recordings.items()},
+        "prompts": {name: recording.provenance.prompts for name, recording in recordings.items()},
+        "anchors": {side: vars(count) for side, count in anchors.counts.items()},
+        "guard": {
+            "quantile": guard.quantile,
+            "threshold": float(guard.threshold_),
+            "n_calibration": guard.n_calibration_,
+            "false_positive_low": guard.false_positive_low_,
+            "false_positive_high": guard.false_positive_high_,
+        },
+        "tau": 0.1,
+        "compliance": 0.5,
+        "seed": seed,
+    }

@@ -1,0 +1,107 @@
+"""The main job end to end, on the toy model that refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import mannwhitneyu
+
+import demur
+import toy
+from demur import InputError
+from demur.models import Model
+from demur.samplers import Autoregressive
+from demur.studies import PROMPT_SETS, Study, read_study, run_study
+from demur.studies.detection import auroc
+
+
+@pytest.fixture(scope="module")
+def study(toy_folder: Path, toy_prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return run_study(demur.load(toy_folder), toy_prompts, tmp_path_factory.mktemp("study"), steps=14)
+
+
+def test_a_study_measures_every_group(study: Study) -> None:
+    refusals = study.rates[study.rates["rate"] == "RR"].set_index("group")
+    assert refusals.loc["harmful", "value"] > 0.9
+    assert refusals.loc["harmless", "value"] < 0.1
+    assert (refusals["count"] == [80, 60, 60]).all()
+    assert (study.rates["low"] <= study.rates["value"]).all() and (study.rates["value"] <= study.rates["high"]).all()
+    assert set(study.detection["detector"]) == {"SRI Guard", "mean signal", "SRI Guard on the text signal"}
+    assert set(study.detection["group"]) == {"pretend", "all attacks", "harmful"}
+
+
+def test_the_signal_parts_what_is_answered_from_what_is_refused(study: Study) -> None:
+    final = study.generations.groupby("group")["final_signal"].mean()
+    assert final["harmless"] > 0.8 > 0.2 > final["harmful"]
+
+
+def test_flags_follow_the_calibrated_limit(study: Study) -> None:
+    flagged = study.generations["guard_error"] > study.settings["guard"]["threshold"]
+    assert flagged.equals(study.generations["flagged"])
+    harmless = study.generations["set"] == "test_harmless"
+    assert study.false_positives["count"].tolist() == [harmless.sum()] * 3
+    assert study.false_positives["value"][0] == pytest.approx(flagged[harmless].mean())
+
+
+def test_a_study_is_read_back_as_it_was_saved(study: Study) -> None:
+    again = read_study(study.path)
+    np.testing.assert_array_equal(again.signals, study.signals)
+    np.testing.assert_allclose(again.references, study.references, atol=1e-6)
+    pd.testing.assert_frame_equal(again.detection, study.detection)
+    assert again.settings == json.loads(json.dumps(study.settings))
+
+
+def test_a_second_run_generates_nothing(
+    study: Study, toy_model: Model, toy_prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Autoregressive, "steps", lambda *a, **k: pytest.fail("generated again"))
+    again = run_study(toy_model, toy_prompts, study.path, steps=14)
+    pd.testing.assert_frame_equal(again.rates, study.rates)
+
+
+def test_a_model_that_hardly_refuses_stops_before_the_other_sets(
+    toy_model: Model, toy_prompts: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "prompts"
+    toy.write_prompts(folder, list(PROMPT_SETS))
+    (folder / "anchors_harmful.jsonl").write_text((folder / "anchors_harmless.jsonl").read_text())
+    with pytest.raises(InputError, match=r"harmful prompts 0 of 80 refused \(0%\), 0 left.*another model"):
+        run_study(toy_model, folder, tmp_path / "out", steps=14)
+    assert sorted(path.name for path in (tmp_path / "out" / "recordings").iterdir()) == [
+        "anchors_harmful",
+        "anchors_harmless",
+    ]
+
+
+def test_missing_prompt_files_are_named_before_anything_is_generated(toy_model: Model, tmp_path: Path) -> None:
+    folder = toy.write_prompts(tmp_path / "prompts", ["anchors_harmless", "test_harmless"])
+    with pytest.raises(InputError, match="lacks anchors_harmful, guard_train_harmless"):
+        run_study(toy_model, folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_attacks_may_be_missing(toy_model: Model, toy_prompts: Path, tmp_path: Path) -> None:
+    folder = toy.write_prompts(tmp_path / "prompts", [name for name in PROMPT_SETS if name != "test_attacks"])
+    study = run_study(toy_model, folder, tmp_path / "out", steps=6)
+    assert set(study.detection["group"]) == {"harmful"}
+    assert study.projection.empty
+
+
+def test_auroc_is_the_mann_whitney_statistic_and_its_interval_covers() -> None:
+    random = np.random.default_rng(0)
+    negatives, positives = random.normal(size=60), random.normal(0.8, size=40).round(1)
+    expected = mannwhitneyu(positives, negatives).statistic / (60 * 40)
+    assert auroc(negatives, positives).value == pytest.approx(expected)
+    truth, covered = 0.71421, 0  # P(N(0.8, 1) > N(0, 1))
+    for _ in range(400):
+        found = auroc(random.normal(size=60), random.normal(0.8, size=40))
+        covered += found.low <= truth <= found.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_a_perfect_separation_still_has_an_interval() -> None:
+    found = auroc(np.zeros(30), np.ones(20))
+    assert found.value == 1.0
+    assert 0.8 < found.low < found.high <= 1.0
