@@ -1,22 +1,40 @@
 """The command line: the main job and its parts, and one line with exit code 2 for every fault."""
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
 
 import toy
+from demur import cli
 from demur.studies import PROMPT_SETS
 
 STEPS = ["--steps", "12"]
 
 
-def demur(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "demur", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@dataclass
+class Ran:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def demur(*arguments: object) -> Ran:
+    """Run the command line in this process, which spares a start of torch each time."""
+    out, err = io.StringIO(), io.StringIO()
+    with patch.object(sys, "argv", ["demur", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return Ran(int(stop.code or 0), out.getvalue(), err.getvalue())
+    return Ran(0, out.getvalue(), err.getvalue())
 
 
 def fails(*arguments: object) -> str:
@@ -95,6 +113,14 @@ def test_what_does_not_belong_together_is_refused(toy_folder: Path, parts: Path,
     assert demur("record", toy_folder, prompts, "--out", tmp_path / "r", "--steps", 8).returncode == 0
     line = fails("signal", tmp_path / "r", "--anchors", parts / "a.safetensors", "--out", tmp_path / "s.parquet")
     assert "the anchors and the recording do not belong together: sampler steps 12 against 8" in line
+
+
+def test_the_installed_command_exits_with_2_and_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "demur", "anchors", str(tmp_path), str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"demur: {tmp_path}: is no recording")
+    assert ran.stderr.count("\n") == 1
 
 
 def test_help_and_import_load_nothing_heavy() -> None:

@@ -20,9 +20,9 @@ def test_every_entry_refuses_in_any_case_and_with_curly_quotes(entry: str) -> No
     assert refused(f"Well: {entry.upper().replace(chr(39), chr(0x2019))}.")
 
 
-@pytest.mark.parametrize("entry", REFUSAL_DICTIONARY)
-def test_no_entry_refuses_inside_a_longer_word(entry: str) -> None:
-    assert not refused(f"x{entry}x")
+@pytest.mark.parametrize("entry", [entry for entry in REFUSAL_DICTIONARY if " " not in entry])
+def test_no_word_refuses_inside_a_longer_one(entry: str) -> None:
+    assert not refused(f"x{entry}") and not refused(f"{entry}x")
 
 
 def test_the_dictionary_has_the_entries_of_the_paper() -> None:

@@ -1,7 +1,9 @@
 """Prompt sets: what is read, and what each fault says."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -77,3 +79,19 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_bytes(b'{"prompt": "caf\xe9"}')
     with pytest.raises(InputError, match="not UTF-8"):
         read_prompts(tmp_path / "p.jsonl")
+
+
+def test_a_hub_data_set_is_read_by_name_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load_dataset(name: str, split: str) -> list[dict[str, str]]:
+        asked.append((name, split))
+        return [{"id": "a", "prompt": "hello"}]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert read_prompts("hub:owner/set:test") == [Prompt("a", "hello")]
+    assert read_prompts("hub:owner/set") == [Prompt("a", "hello")]
+    assert asked == [("owner/set", "test"), ("owner/set", "train")]
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'demur\[hub\]'"):
+        read_prompts("hub:owner/set")

@@ -70,7 +70,7 @@ def _evaluate(phi: Any, anchor_harmless: Any, anchor_harmful: Any, tau: float, e
     for name, value in (("tau", tau), ("eps", eps)):
         if not 0 < value < np.inf:
             raise InputError(f"{name} is {value}; expected a finite number above 0.")
-    xp: Any = sys.modules["torch"] if tensor and phi.device.type != "cpu" else np
+    xp: Any = sys.modules["torch"] if tensor and not _in_memory(phi) else np
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         anchors = _unit_anchors(phi, anchor_harmless, anchor_harmful, eps)
         cosine = _cosines(xp, phi.reshape(-1, *phi.shape[-2:]), anchors, eps)
@@ -125,21 +125,23 @@ _vecdot: Any = getattr(np, "vecdot", lambda x, y: np.einsum("...d,...d->...", x,
 
 def _unit_anchors(phi: Any, harmless: Any, harmful: Any, eps: float) -> NDArray[np.float64]:
     """Both anchors [T, D] as `x / (|x| + eps)`, stacked to [T, D, 2] and checked against phi."""
-    units = []
-    for name, anchor in (("harmless", harmless), ("harmful", harmful)):
-        given = _to_memory(anchor)
-        _check_shapes(phi, given, name)
-        if not np.isfinite(given).all():
-            index = tuple(int(i) for i in np.argwhere(~np.isfinite(given))[0])
-            raise InputError(f"the {name} anchor holds {given[index]} at {index}; fit the anchors on finite phi.")
-        wide, size = _scaled_norm(np, given.astype(np.float64), eps, scale=given.dtype.itemsize >= 8)
-        units.append(wide / size)
-    if units[0].shape != units[1].shape:
+    given = {"harmless": _to_memory(harmless), "harmful": _to_memory(harmful)}
+    for name, anchor in given.items():
+        _check_shapes(phi, anchor, name)
+        if not np.isfinite(anchor).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(anchor))[0])
+            raise InputError(f"the {name} anchor holds {anchor[index]} at {index}; fit the anchors on finite phi.")
+    if given["harmless"].shape != given["harmful"].shape:
         raise InputError(
-            f"the harmless anchor has shape {units[0].shape} and the harmful one {units[1].shape}; "
+            f"the harmless anchor has shape {given['harmless'].shape} and the harmful one {given['harmful'].shape}; "
             "take both from one fit."
         )
-    return np.stack(units, -1)
+    units = np.empty((*phi.shape[-2:], 2))
+    for side, anchor in enumerate(given.values()):
+        wide = anchor[: phi.shape[-2]].astype(np.float64)
+        wide, size = _scaled_norm(np, wide, eps, scale=anchor.dtype.itemsize >= 8)
+        np.divide(wide, size, out=units[..., side])
+    return units
 
 
 def _check_shapes(phi: Any, anchor: NDArray[Any], name: str) -> None:
@@ -187,6 +189,10 @@ def _is_tensor(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def _in_memory(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
 def text_signal(texts: Any, refused: Callable[[str], bool] = refused_by_dictionary) -> NDArray[np.float32]:
     """The text-level signal: 1 until a refusal appears in the text so far, 0 from that step on.
 
@@ -197,29 +203,29 @@ def text_signal(texts: Any, refused: Callable[[str], bool] = refused_by_dictiona
     Returns float32 `[T]`, `[prompts, T]` or the shape of the booleans. Raises `InputError` for a missing
     text and for generations of different lengths. Source: arXiv 2602.02600, section 3 (the baseline).
     """
-    verdicts = np.asarray(texts) if not isinstance(texts, str) and _holds_booleans(texts) else None
-    if verdicts is None:
-        verdicts = _verdicts(texts, refused)
-    if verdicts.ndim == 0 or 0 in verdicts.shape:
-        raise InputError(f"texts has shape {verdicts.shape}; expected at least one generation of one step.")
-    return (~np.logical_or.accumulate(verdicts, axis=-1)).astype(np.float32)
+    if not _is_list(texts) or len(texts) == 0:
+        raise InputError(
+            f"texts is {texts!r:.40}; expected a list with the text at each step, or a list of such lists."
+        )
+    verdicts = texts if _holds_booleans(texts) else _verdicts(texts, refused)
+    return (~np.logical_or.accumulate(np.asarray(verdicts), axis=-1)).astype(np.float32)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
 
 def _holds_booleans(texts: Any) -> bool:
-    while isinstance(texts, Sequence) and len(texts):
+    while _is_list(texts) and len(texts) and not isinstance(texts, np.ndarray):
         texts = texts[0]
-        if isinstance(texts, str):
-            return False
-    return bool(np.asarray(texts).dtype == np.bool_)
+    return isinstance(texts, bool) or getattr(texts, "dtype", None) == np.bool_
 
 
 def _verdicts(texts: Any, refused: Callable[[str], bool]) -> NDArray[np.bool_]:
-    if isinstance(texts, str) or not isinstance(texts, Sequence | np.ndarray):
-        raise InputError(f"texts is a {type(texts).__name__}; expected a list with the text at each step.")
-    generations = [texts] if len(texts) and isinstance(texts[0], str) else texts
-    lengths = sorted({len(generation) if hasattr(generation, "__len__") else 0 for generation in generations})
-    if len(lengths) != 1:
-        raise InputError(f"generations have {lengths} steps; expected lists of texts of one length.")
+    generations = texts if _is_list(texts[0]) else [texts]
+    lengths = sorted({len(generation) if _is_list(generation) else 0 for generation in generations})
+    if len(lengths) != 1 or lengths[0] == 0:
+        raise InputError(f"generations have {lengths} steps; expected lists of texts of one length, at least 1.")
     found = np.zeros((len(generations), lengths[0]), dtype=bool)
     for i, generation in enumerate(generations):
         for step, text in enumerate(generation):
@@ -228,4 +234,4 @@ def _verdicts(texts: Any, refused: Callable[[str], bool]) -> NDArray[np.bool_]:
             if refused(text):
                 found[i, step] = True
                 break
-    return found[0] if generations is not texts and isinstance(texts[0], str) else found
+    return found if generations is texts else found[0]

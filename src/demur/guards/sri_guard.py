@@ -155,8 +155,8 @@ class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file; `load` reads it back. A random_state that is no integer is not kept."""
         check_is_fitted(self)
-        parameters = self.get_params()
-        if not isinstance(self.random_state, int):
+        parameters = {name: v.item() if isinstance(v, np.generic) else v for name, v in self.get_params().items()}
+        if not isinstance(parameters["random_state"], int):
             parameters["random_state"] = None
         arrays = {f"coefs.{i}": weights for i, weights in enumerate(self.coefs_)}
         arrays |= {f"intercepts.{i}": biases for i, biases in enumerate(self.intercepts_)}

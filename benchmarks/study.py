@@ -1,0 +1,49 @@
+"""Keep the results of a study beside the other results: the tables of `demur study` as one JSON file.
+
+demur study MODEL --out runs/NAME --prompts PROMPTS --batch-size 32
+python benchmarks/study.py runs/NAME --out benchmarks/results/study-NAME.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demur.studies import read_study
+from machine import write_result
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEPT = ("sampler", "layers", "chat_format", "versions", "counts", "prompts", "anchors", "guard", "tau", "compliance")
+
+
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table as JSON rows, numbers rounded to four digits, missing ones null."""
+    found: list[dict[str, Any]] = json.loads(table.round(4).to_json(orient="records"))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    study = read_study(given.study)
+    made = {name: study.settings[name] for name in (*KEPT, "fingerprint", "limit", "seed") if name in study.settings}
+    write_result(
+        given.out,
+        {
+            "model": Path(study.settings["model"]).name,
+            "settings": made,
+            "rates": rows(study.rates),
+            "detection": rows(study.detection),
+            "false_positives": rows(study.false_positives),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
