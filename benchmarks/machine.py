@@ -33,12 +33,17 @@ def machine() -> dict[str, Any]:
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write a result with the command that made it, and print it."""
     command = shlex.join(
-        ["python", f"benchmarks/{Path(sys.argv[0]).name}", *(Path(a).name if "/" in a else a for a in sys.argv[1:])]
+        ["python", f"benchmarks/{Path(sys.argv[0]).name}", *(_without_folders(text) for text in sys.argv[1:])]
     )
     whole = {"command": command, "date": datetime.date.today().isoformat(), "machine": machine(), **result}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(whole, indent=2) + "\n")
     print(json.dumps(whole, indent=2))
+
+
+def _without_folders(argument: str) -> str:
+    flag, equals, value = argument.rpartition("=")
+    return flag + equals + Path(value).name if "/" in value else argument
 
 
 def _processor() -> str:

@@ -232,3 +232,12 @@ def test_anchors_are_no_guard(tmp_path: Path) -> None:
 def test_the_example_in_the_docstring_runs() -> None:
     result = doctest.testmod(sri_guard)
     assert result.attempted > 3 and result.failed == 0
+
+
+def test_a_guard_refuses_signals_of_other_anchors_but_not_of_another_recording() -> None:
+    random = np.random.default_rng(0)
+    made = Provenance("m", "f", {"name": "Autoregressive", "steps": 4}, (2,), anchors="one")
+    guard = SRIGuard(max_iter=5, random_state=0).fit(Signal(random.random((40, 4)), made))
+    guard.predict(Signal(random.random((3, 4)), replace(made, prompts="others", count=3)))
+    with pytest.raises(ProvenanceError, match="anchors one against two"):
+        guard.predict(Signal(random.random((3, 4)), replace(made, anchors="two")))

@@ -325,6 +325,7 @@ def test_arguments_rebuild_the_sampler(dream: Model) -> None:
         ({"response_length": 16, "block_length": 5}, "block_length 5"),
         ({"steps": 6, "response_length": 16, "block_length": 4}, "4 blocks"),
         ({"schedule": "dynamic", "order": "left_to_right"}, "left_to_right"),
+        ({"schedule": "dream", "order": "left_to_right"}, "give schedule='static'"),
         ({"schedule": "dynamic", "remasking": "entropy"}, "entropy"),
         ({"remasking": "best"}, "best"),
         ({"schedule": "slow"}, "slow"),

@@ -259,6 +259,7 @@ def test_a_recording_of_the_signal_alone_equals_the_signal_of_phi(toy_model: Mod
     full = record(toy_model, PROMPTS, steps=STEPS)
     small = record(toy_model, PROMPTS, steps=STEPS, keep="signal", anchors=anchors, out=tmp_path)
     np.testing.assert_allclose(small.sigma, anchors.signal(full), atol=1e-6)
+    assert small.sigma.provenance == anchors.signal(full).provenance
     with pytest.raises(InputError, match="keeps signal only, not phi"):
         _ = small.phi
     with pytest.raises(InputError, match="needs anchors"):

@@ -17,6 +17,7 @@ import typer
 from demur.errors import DemurError, InputError
 
 if TYPE_CHECKING:
+    from demur.judges import Judge
     from demur.models import Model
     from demur.samplers import Sampler
 
@@ -48,6 +49,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub model.")]
 Out = Annotated[Path, typer.Option(help="Where to write.")]
+JudgeName = Annotated[
+    str | None,
+    typer.Option("--judge", help="complies, complies:N (first N words), chat:MODEL or http://ADDRESS."),
+]
+JudgeModel = Annotated[str | None, typer.Option(help="Name of the model to ask at the judge's address.")]
+JudgeKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the address's key.")]
+JudgeCache = Annotated[Path | None, typer.Option(help="File that keeps verdicts; by default OUT/verdicts.jsonl.")]
 
 
 @app.command()
@@ -62,6 +70,10 @@ def study(
     quantile: Annotated[float, typer.Option(help="Quantile of held-out harmless errors that the guard allows.")] = 0.99,
     sampler: SamplerName = None,
     sampler_arg: SamplerArguments = None,
+    judge: JudgeName = None,
+    judge_model: JudgeModel = None,
+    judge_key_env: JudgeKeyEnv = None,
+    judge_cache: JudgeCache = None,
     seed: Seed = 0,
     resume: Resume = True,
     device: Device = "auto",
@@ -75,6 +87,7 @@ def study(
     from demur.studies.run import read_sets
 
     read_sets(prompts, limit)  # a fault in a prompt file should not wait for the model to load
+    judged_by = _judge(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
     loaded = _load(model, device, dtype, revision)
     found = run_study(
         loaded,
@@ -85,12 +98,37 @@ def study(
         batch_size=batch_size,
         limit=limit,
         quantile=quantile,
+        judge=judged_by,
         seed=seed,
         resume=resume,
         say=typer.echo,
     )
     save_figures(found, out / "figures")
     typer.echo(f"report: {write_report(found, out / 'report.html', show_text=show_text)}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Studies of the same prompts.")],
+    out: Out,
+    judge: JudgeName = None,
+    judge_model: JudgeModel = None,
+    judge_key_env: JudgeKeyEnv = None,
+    judge_cache: JudgeCache = None,
+    intersect: Annotated[bool, typer.Option("--intersect", help="Compare the prompts that all runs share.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Two samplers or models on the same prompts: each run against the first."""
+    from demur.report import write_comparison
+    from demur.studies import compare_runs
+
+    judged_by = _judge(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
+    found = compare_runs(runs, judge=judged_by, intersect=intersect, seed=seed)
+    found.save(out)
+    typer.echo(f"{len(found.runs)} runs of {found.settings['prompts']} prompts: {'; '.join(found.runs)}")
+    typer.echo(f"comparison: {write_comparison(found, out)}")
 
 
 @app.command()
@@ -130,7 +168,9 @@ def record(
         anchors=fitted,
         resume=resume,
     )
-    typer.echo(f"{out}: {len(recording)} prompts, {int(recording.table['refused'].sum())} refused")
+    verdicts = recording.table["refused"]
+    refused = "no text to judge" if verdicts.isna().all() else f"{int(verdicts.sum())} refused"
+    typer.echo(f"{out}: {len(recording)} prompts, {refused}")
 
 
 @app.command()
@@ -205,6 +245,18 @@ def _load(name: str, device: str, dtype: str, revision: str | None) -> Model:
     from demur.models import load
 
     return load(name, device=device, dtype=dtype, revision=revision)
+
+
+def _judge(
+    name: str | None, model: str | None, key_env: str | None, cache: Path, device: str, dtype: str
+) -> Judge | None:
+    if name is None:
+        return None
+    from demur.studies import judge_of
+
+    return judge_of(
+        name, lambda one: _load(one, device, dtype, None), address_model=model, api_key_env=key_env, cache=cache
+    )
 
 
 def _sampler(model: Model, name: str | None, arguments: list[str] | None, steps: int, seed: int) -> Sampler:

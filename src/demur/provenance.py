@@ -30,6 +30,7 @@ class Provenance:
     chat_format : how a prompt became token ids; part of the fingerprint already, kept to be read.
     prompts : sha256 over the content of the prompts, and `count` of them; not compared.
     versions : packages that took part; not compared.
+    anchors : of a signal, which anchors, tau and eps made it; empty for states; compared where both have one.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Provenance:
     prompts: str = ""
     count: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
+    anchors: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; `from_dict` reads them back."""
@@ -51,8 +53,8 @@ class Provenance:
         return cls(**{**values, "layers": tuple(values["layers"])})
 
     def key(self) -> str:
-        """A sha256 over everything but the name: equal keys mean the same recording."""
-        content = {name: value for name, value in self.to_dict().items() if name != "model"}
+        """A sha256 over all that makes a recording: equal keys mean the same one."""
+        content = {name: value for name, value in self.to_dict().items() if name not in ("model", "anchors")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: Provenance, *, layers: bool = True) -> list[str]:
@@ -69,6 +71,8 @@ class Provenance:
                 found.append(f"sampler {name} {mine} against {theirs}")
         if layers and self.layers != other.layers:
             found.append(f"layers {list(self.layers)} against {list(other.layers)}")
+        if self.anchors and other.anchors and self.anchors != other.anchors:
+            found.append(f"anchors {self.anchors[:12]} against {other.anchors[:12]}")
         return found
 
 

@@ -181,7 +181,7 @@ class Anchors:
         if not sigma.size or np.isnan(sigma).any():
             missing = np.flatnonzero(np.isnan(sigma).any(axis=1) | (sigma.shape[1] == 0)).tolist()
             raise InputError(f"the recording holds no phi for rows {missing[:5]} of its table; record it again.")
-        return Signal(sigma, replace(made, layers=(layer,)))
+        return Signal(sigma, self.describe(made, layer, tau, eps))
 
     def score(self, phi: Any, layer: int | None = None, tau: float = 0.1, eps: float = 1e-8) -> Any:
         """The signal of bare phi, float32 `[n, steps]`, of phi's kind (NumPy or torch).
@@ -197,6 +197,11 @@ class Anchors:
                 f"with the {len(self.layers)} layers of the anchors."
             )
         return sri(phi, self.harmless[:, place], self.harmful[:, place], tau, eps)
+
+    def describe(self, made: Provenance, layer: int, tau: float = 0.1, eps: float = 1e-8) -> Provenance:
+        """The provenance of a signal that these anchors make of states of provenance `made`."""
+        formula = hashlib.sha256(f"{self.fingerprint}:{layer}:{tau}:{eps}".encode()).hexdigest()
+        return replace(made, layers=(layer,), anchors=formula)
 
     def _layer(self, layer: int | None) -> int:
         if layer is None:

@@ -1,5 +1,19 @@
-"""Judges of text: a text goes in, a verdict comes out. Only the refusal dictionary lives here so far."""
+"""Judges of text: requests and texts go in, a verdict on each comes out."""
 
+from demur.judges.chat import Asker, ChatJudge
+from demur.judges.complies import CompliesJudge
 from demur.judges.dictionary import REFUSAL_DICTIONARY, refused
+from demur.judges.http_asker import HTTPAsker
+from demur.judges.judge import Judge, Verdict, judge_each
 
-__all__ = ["REFUSAL_DICTIONARY", "refused"]
+__all__ = [
+    "REFUSAL_DICTIONARY",
+    "Asker",
+    "ChatJudge",
+    "CompliesJudge",
+    "HTTPAsker",
+    "Judge",
+    "Verdict",
+    "judge_each",
+    "refused",
+]

@@ -90,8 +90,8 @@ def fill(
     if tied:
         network.lm_head.weight = network.get_input_embeddings().weight
     # The rotary frequencies are no weights: they are in no file, and on the meta device they were never computed.
-    rotary = network.model.rotary_emb
-    network.model.rotary_emb = type(rotary)(config=network.config).to(device)
+    for module in [module for module in network.modules() if hasattr(module, "rotary_emb")]:
+        module.rotary_emb = type(module.rotary_emb)(config=network.config).to(device)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -57,11 +57,11 @@ def from_network(
     if mask_token_id is None and family == "masked-diffusion":
         mask_token_id = _mask_id(name, config, tokenizer)
     eos = (
-        (eos_token_ids or [])
-        or _ids(getattr(generation, "eos_token_id", None))
+        _ids(getattr(generation, "eos_token_id", None))
         or _ids(getattr(config.get_text_config(), "eos_token_id", None))
         or _ids(getattr(tokenizer, "eos_token_id", None))
     )
+    eos = eos if eos_token_ids is None else eos_token_ids
     pad = _ids(getattr(generation, "pad_token_id", None), getattr(config, "pad_token_id", None))
     pad += _ids(getattr(tokenizer, "pad_token_id", None)) + eos + [0]
     return Model(

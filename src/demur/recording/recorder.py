@@ -62,8 +62,7 @@ def record(
     sampler = sampler or model.default_sampler(steps=steps, seed=seed)
     indices = [model.layer_index(layer) for layer in layers]
     provenance = describe(model, checked, sampler, indices)
-    if keep == "signal":
-        _require_anchors(anchors, provenance)
+    kept_anchors = _checked(anchors, provenance) if keep == "signal" else None
     require_at_least("batch_size", batch_size, 1)
     temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
     folder = Path(temporary.name if temporary else out or "")
@@ -71,7 +70,9 @@ def record(
         "provenance": provenance.to_dict(),
         "key": provenance.key(),
         "keep": keep,
-        "anchors": anchors.fingerprint if keep == "signal" and anchors is not None else None,
+        "signal": None
+        if kept_anchors is None
+        else kept_anchors.describe(provenance, max(kept_anchors.layers)).to_dict(),
         "revises": sampler.revises,
         "eos_token_ids": model.eos_token_ids,
         "complete": False,
@@ -85,7 +86,7 @@ def record(
             number = max(files.shard_numbers(folder), default=-1) + 1
             every = batches(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked])
             for batch in _with_progress(every, len(left), progress):
-                arrays = _arrays(batch, anchors if keep == "signal" else None, indices)
+                arrays = _arrays(batch, kept_anchors, indices)
                 files.write_shard(folder, number, arrays, _table(batch, checked, number))
                 number += 1
             _finish(folder, manifest)
@@ -141,12 +142,13 @@ def describe(model: Model, prompts: Sequence[Prompt], sampler: Sampler, layers: 
     )
 
 
-def _require_anchors(anchors: Anchors | None, provenance: Provenance) -> None:
+def _checked(anchors: Anchors | None, provenance: Provenance) -> Anchors:
     if anchors is None:
         raise InputError("keep='signal' needs anchors to turn states into the signal; give anchors=…")
     require_comparable(anchors.provenance, provenance, ("the anchors", "this recording"), layers=False)
     if max(anchors.layers) not in provenance.layers:
         raise InputError(f"the anchors are of layer {max(anchors.layers)}; record it: layers={list(provenance.layers)}")
+    return anchors
 
 
 def _begin(folder: Path, manifest: dict[str, Any], resume: bool) -> set[int]:
@@ -165,7 +167,7 @@ def _begin(folder: Path, manifest: dict[str, Any], resume: bool) -> set[int]:
 
 
 def _require_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    names = [name for name in ("key", "keep", "anchors") if found[name] != wanted[name]]
+    names = [name for name in ("key", "keep", "signal") if found.get(name) != wanted[name]]
     if not names:
         return
     there, here = found["provenance"], wanted["provenance"]

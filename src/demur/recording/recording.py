@@ -93,7 +93,7 @@ class Recording:
     def sigma(self) -> Signal:
         """The stored signal, float32 ``[prompts, steps]``, of a recording that keeps it in place of phi."""
         values = self._gather((rows, arrays["sigma"]) for rows, arrays in self._shards("signal"))
-        return Signal(values, self.provenance)
+        return Signal(values, Provenance.from_dict(self.manifest["signal"]))
 
     def phi_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of rows int64 ``[n]`` and their phi ``[n, steps, layers, width]``, a shard at a time."""

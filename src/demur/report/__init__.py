@@ -1,15 +1,18 @@
-"""The report: figures of a study, and one HTML file that holds them all."""
+"""The report: figures of a study, and one HTML file that holds them all; the same of a comparison."""
 
+from demur.report.comparison import comparison_figure, write_comparison
 from demur.report.figures import irr_figure, projection_figure, roc_figure, save_figures
 from demur.report.html import write_report
 from demur.report.trajectories import bands_figure, signal_figure
 
 __all__ = [
     "bands_figure",
+    "comparison_figure",
     "irr_figure",
     "projection_figure",
     "roc_figure",
     "save_figures",
     "signal_figure",
+    "write_comparison",
     "write_report",
 ]

@@ -49,13 +49,14 @@ def write_report(study: Study, path: str | Path, *, show_text: bool = False) -> 
     show_text : put the prompt and the answer of the example generations into the file; else they are not in it.
     """
     path = Path(path)
-    page = _environment().get_template("template.html").render(**_context(study, show_text))
+    page = environment().get_template("template.html").render(**_context(study, show_text))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where the pages' templates are, and how values are printed in them."""
     return Environment(
         loader=PackageLoader("demur.report", ""),
         autoescape=True,

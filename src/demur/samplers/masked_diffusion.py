@@ -189,8 +189,11 @@ class MaskedDiffusion(Sampler):
                 f"steps {self.step_count} cannot be shared evenly by {blocks} blocks of {self.block_length}; "
                 f"give a multiple of {blocks}, or schedule='dynamic'"
             )
-        if self.schedule == "dynamic" and self.order == "left_to_right":
-            raise InputError("schedule='dynamic' commits by confidence, so order='left_to_right' does not go with it")
+        if self.schedule != "static" and self.order == "left_to_right":
+            raise InputError(
+                f"order='left_to_right' commits evenly, which schedule={self.schedule!r} does not; "
+                f"give schedule='static'"
+            )
         if self.schedule == "dynamic" and self.remasking not in ("low_confidence", "margin"):
             raise InputError(
                 f"schedule='dynamic' compares a probability with its threshold, which remasking={self.remasking!r} "

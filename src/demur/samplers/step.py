@@ -56,7 +56,7 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments as plain values: what two runs are compared by."""
+        """The constructor's arguments as plain values, `steps` among them: what two runs are compared by."""
 
     @abstractmethod
     def steps(

@@ -16,14 +16,17 @@ import pandas as pd
 
 from demur.errors import InputError
 from demur.guards import SRIGuard
+from demur.judges import CompliesJudge, Judge
 from demur.models import Layer, Model
 from demur.prompts import Prompt, read_prompts
 from demur.recording import Recording, record
 from demur.samplers import Sampler
 from demur.signal import Anchors, Signal, text_signal
 from demur.studies.detection import Detector, detection_table, false_positive_table
+from demur.studies.lengths import answer_lengths
 from demur.studies.projection import projection_table
 from demur.studies.rates import rate_table
+from demur.studies.recovery import judged_rates
 from demur.studies.study import PROMPT_SETS, Study
 
 OPTIONAL_SETS = ("test_attacks",)
@@ -42,6 +45,7 @@ def run_study(
     batch_size: int = 16,
     limit: int | None = None,
     quantile: float = 0.99,
+    judge: Judge | None = None,
     seed: int = 0,
     resume: bool = True,
     progress: bool | None = None,
@@ -51,6 +55,7 @@ def run_study(
 
     prompts : folder with the files of `PROMPT_SETS` as .jsonl, .csv or .parquet.
     limit : use the first `limit` prompts of each set, of test_attacks the first `limit` of each attack.
+    judge : of the texts; by default the dictionary's, which gives HRR and FRR but no ASR.
     say : called with a line of news after every part.
 
     Raises `InputError` where a set is missing or malformed, before anything is generated; where the model
@@ -83,7 +88,7 @@ def run_study(
     for name in sets:
         if name not in recordings:
             record_set(name)
-    study = analyse(recordings, anchors, quantile=quantile, seed=seed, out=out)
+    study = analyse(recordings, anchors, quantile=quantile, judge=judge, seed=seed, out=out)
     settings = {**study.settings, "limit": limit, "seconds": round(time.perf_counter() - started, 1)}
     study = Study(**{**vars(study), "settings": settings, "path": out})
     study.save(out)
@@ -95,12 +100,13 @@ def analyse(
     anchors: Anchors,
     *,
     quantile: float = 0.99,
+    judge: Judge | None = None,
     seed: int = 0,
     out: Path | None = None,
 ) -> Study:
     """All that follows from recordings and anchors: signals, guard, rates, detection, projection.
 
-    out : folder to save the guard in, if any.
+    judge : as in `run_study`. out : folder to save the guard in, if any.
     """
     kept = {name: recording for name, recording in recordings.items() if not name.startswith("anchors_")}
     signals = {name: anchors.signal(recording) for name, recording in kept.items()}
@@ -114,18 +120,22 @@ def analyse(
     sigma, text_sigma = np.concatenate(list(signals.values())), np.concatenate(list(texts.values()))
     detectors = detectors_of(guard, signals, texts, quantile, seed)
     generations = generations.assign(
+        answer_tokens=np.concatenate([answer_lengths(recording) for recording in kept.values()]),
         final_signal=sigma[:, -1],
         mean_signal=sigma.mean(axis=1),
         guard_error=detectors[0].scores,
         flagged=detectors[0].scores > detectors[0].limit,
     )
+    judge = judge or CompliesJudge()
+    judged, verdicts = judged_rates([kept[name] for name in kept if name.startswith("test_")], judge)
+    rates = rate_table(generations, sigma)
     return Study(
-        settings=describe(recordings, anchors, guard, seed),
+        settings={**describe(recordings, anchors, guard, seed), "judge": {**judge.describe(), **verdicts}},
         generations=generations,
         signals=np.asarray(sigma),
         text_signals=text_sigma,
         references=references(recordings, anchors),
-        rates=rate_table(generations, sigma),
+        rates=pd.concat([rates, judged], ignore_index=True) if len(judged) else rates,
         detection=detection_table(detectors, generations),
         false_positives=false_positive_table(detectors, generations),
         projection=projection_table(sigma, generations),

@@ -39,13 +39,14 @@ class Study:
 
     settings : model, sampler, layers, thresholds, counts, versions; plain values.
     generations : a row a generation of the test sets and the guard's sets, with the columns set, id, group,
-        label, attack, goal, category, prompt, text, refused, tokens, prompt_tokens, seconds, final_signal,
-        mean_signal, guard_error, flagged.
+        label, attack, goal, category, prompt, text, refused, tokens, prompt_tokens, seconds, answer_tokens (those
+        before the end-of-sequence), final_signal, mean_signal, guard_error, flagged.
     signals, text_signals : float32 ``[generations, steps]``, in the row order of `generations`.
     references : float32 ``[2, steps]``: mean signal of the harmless prompts that were answered and of the
         harmful ones that were refused, among the anchor prompts.
-    rates : rate, group, threshold, value, low, high, count. `rate` is RR, "RR with guard" or IRR; `threshold`
-        is lambda_r for IRR, else missing.
+    rates : rate, group, threshold, value, low, high, count. `rate` is RR, "RR with guard" or IRR, and with the
+        judge's name behind it HRR, FRR (samplers that revise) or ASR (judges of harm); `threshold` is lambda_r
+        for IRR, else missing.
     detection : detector, group, subset ("all" or "complied"), auroc, auroc_low, auroc_high, tpr, tpr_low,
         tpr_high, positives, negatives; attacks against the harmless test prompts.
     false_positives : detector, group, value, low, high, count; harmless prompts that are flagged.

@@ -1,0 +1,58 @@
+"""Verdicts on disk, so that nothing is asked twice.
+
+In: verdicts by the hash of what was judged. Out: the same, after a kill too: a JSONL file that is only ever
+appended to, in which a line torn by a kill is passed over. It holds hashes and verdicts, never a text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from demur.errors import InputError
+from demur.judges.judge import Verdict
+
+_START = '{"key": "'
+
+
+class VerdictCache:
+    """Verdicts by key, kept in the file `path` or, where that is None, in memory only."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(path) if path is not None else None
+        self.verdicts: dict[str, Verdict] = {}
+        self.torn = False  # whether the file ends within a line
+        if self.path is not None and self.path.exists():
+            self._read(self.path)
+
+    def add(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Keep verdicts; they are in the file when this returns."""
+        self.verdicts |= verdicts
+        if self.path is None or not verdicts:
+            return
+        lines = "".join(json.dumps({"key": key, "harmful": verdict}) + "\n" for key, verdict in verdicts.items())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n" * self.torn + lines)
+            self.torn = False
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror}); give another cache file") from error
+
+    def _read(self, path: Path) -> None:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); give another cache file") from error
+        self.torn = bool(text) and not text.endswith("\n")
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                self.verdicts[row["key"]] = row["harmful"]
+            except (ValueError, TypeError, KeyError) as error:
+                if line.startswith(_START) or _START.startswith(line):
+                    continue  # torn by a kill: asked again
+                raise InputError(
+                    f"{path}, line {number}: holds no verdict; give the cache of a judge, or a new file"
+                ) from error
