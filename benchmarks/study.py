@@ -1,7 +1,8 @@
 """Keep the results of a study beside the other results: the tables of `demur study` as one JSON file.
 
 demur study MODEL --out runs/NAME --prompts PROMPTS --batch-size 32
-python benchmarks/study.py runs/NAME --out benchmarks/results/study-NAME.json
+python benchmarks/study.py runs/NAME --out benchmarks/results/study-NAME.json \\
+        --made-by "demur study MODEL --out runs/NAME --prompts PROMPTS --batch-size 32"
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--made-by", required=True, help="the `demur study` command that made it")
     given = parser.parse_args()
     study = read_study(given.study)
     made = {name: study.settings[name] for name in (*KEPT, "fingerprint", "limit", "seed") if name in study.settings}
     write_result(
         given.out,
         {
+            "study_command": given.made_by,
             "model": Path(study.settings["model"]).name,
             "settings": made,
             "rates": rows(study.rates),

@@ -240,8 +240,6 @@ def guard_score(
 
 
 def _load(name: str, device: str, dtype: str, revision: str | None) -> Model:
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
     from demur.models import load
 
     return load(name, device=device, dtype=dtype, revision=revision)
@@ -293,6 +291,8 @@ def _layer(text: str) -> int | str:
 
 def main() -> None:
     """Run the command line and exit."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read by tqdm when transformers imports it
     try:
         app()
     except DemurError as error:

@@ -67,6 +67,12 @@ def environment() -> Environment:
     )
 
 
+def short_name(model: str) -> str:
+    """A model's name for a title: a Hub id as it is, of a path the last part."""
+    is_path = model.startswith(("/", ".", "~")) or model.count("/") > 1 or model.endswith(".gguf")
+    return model.rstrip("/").rsplit("/", 1)[-1] if is_path else model
+
+
 def _printable(value: Any) -> Any:
     """Spell out characters that hide or reorder text, wherever the template prints a value; markup stays as it is."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
@@ -74,7 +80,7 @@ def _printable(value: Any) -> Any:
 
 def _context(study: Study, show_text: bool) -> dict[str, Any]:
     return {
-        "model": str(study.settings.get("model", "unnamed model")),
+        "model": short_name(str(study.settings.get("model", "unnamed model"))),
         "sampler": (study.settings.get("sampler") or {}).get("name", "unnamed"),
         "steps": study.steps,
         "attacks": attacks(study),
