@@ -17,9 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 ifeq ($(strip $(MODEL)),)
-	@echo "make demo needs a model: make demo MODEL=path/to/folder-or-file.gguf [PROMPTS=folder]"
+	@echo "No model is bundled yet; give one: make demo MODEL=path/to/folder-or-file.gguf"
 else
-	$(BIN)/demur study $(MODEL) --out runs/demo --prompts $(or $(PROMPTS),../shared/data) --limit $(or $(LIMIT),24)
+	$(BIN)/demur study $(MODEL) --out runs/demo --prompts $(or $(PROMPTS),demo/prompts) --limit $(or $(LIMIT),40)
 endif
 
 lint: setup

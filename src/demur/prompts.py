@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,6 @@ def prompts_hash(prompts: Iterable[Prompt]) -> str:
     for prompt in prompts:
         digest.update(json.dumps(asdict(prompt), sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
-
-
-def numbered(prompts: Sequence[Prompt], prefix: str) -> list[Prompt]:
-    """The same prompts with ids ``prefix-0``, ``prefix-1``, …: for joining sets whose ids may collide."""
-    return [replace(prompt, id=f"{prefix}-{place}") for place, prompt in enumerate(prompts)]
 
 
 def _as_row(prompt: Prompt | str | Mapping[str, Any]) -> Mapping[str, Any]:
