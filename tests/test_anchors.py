@@ -259,3 +259,10 @@ def test_a_copied_or_pickled_signal_knows_what_it_was_made_from(copied: Any) -> 
     again = copied(Signal([[0.25, 0.5]], MADE))
     assert isinstance(again, Signal) and again.provenance == MADE and again.dtype == np.float32
     np.testing.assert_array_equal(again, [[0.25, 0.5]])
+
+
+def test_a_handful_of_refusals_among_hundreds_of_prompts_makes_no_anchor() -> None:
+    harmless, harmful = recording(2, 300, seed=1), recording(10, 290, seed=2)
+    with pytest.raises(InputError, match=r"10 of 300 refused \(3%\), 10 left. This model hardly refuses"):
+        Anchors.fit(harmless, harmful)
+    assert Anchors.fit(harmless, harmful, least_share=0.02).counts["harmful"].kept == 10

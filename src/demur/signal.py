@@ -113,12 +113,14 @@ class Anchors:
         harmful: RecordingLike,
         *,
         minimum: int = 8,
+        least_share: float = 0.05,
         harmless_refused: ArrayLike | None = None,
         harmful_refused: ArrayLike | None = None,
     ) -> Anchors:
         """Anchors from a recording of harmless and one of harmful prompts, each read once, a batch at a time.
 
-        minimum : fewest prompts that must be left on each side after filtering.
+        minimum, least_share : fewest prompts, and least share of those seen, that must be left on each side after
+            filtering. A handful of refusals among hundreds of prompts is mostly slips of the dictionary.
         harmless_refused, harmful_refused : bool `[prompts]`, verdicts in place of the table's `refused`.
         Raises `InputError` for too few prompts or missing verdicts, `ProvenanceError` for recordings that
         were not made the same way.
@@ -127,7 +129,7 @@ class Anchors:
         require_comparable(mine, theirs, ("the harmless recording", "the harmful recording"))
         made = replace(mine, prompts=f"{mine.prompts}+{theirs.prompts}", count=mine.count + theirs.count)
         sums = AnchorSums.of(harmless, harmless_refused, "harmless"), AnchorSums.of(harmful, harmful_refused, "harmful")
-        return cls.from_sums(*sums, minimum=minimum, provenance=made)
+        return cls.from_sums(*sums, minimum=minimum, least_share=least_share, provenance=made)
 
     @classmethod
     def from_sums(
@@ -136,19 +138,20 @@ class Anchors:
         harmful_sums: AnchorSums,
         *,
         minimum: int = 8,
+        least_share: float = 0.05,
         provenance: Provenance | None = None,
     ) -> Anchors:
         """Anchors from sums over the harmless and over the harmful prompts; see `fit`.
 
         provenance : what the sums were made from; without it layers are numbered from 0.
         """
-        if minimum < 1:
-            raise InputError(f"minimum is {minimum}; expected at least 1 prompt a side.")
+        if minimum < 1 or not 0 <= least_share <= 1:
+            raise InputError(f"minimum is {minimum} and least_share {least_share}; expected at least 1, and 0 to 1.")
         counts = {
             "harmless": AnchorCount(harmless_sums.seen, harmless_sums.refused, harmless_sums.answered),
             "harmful": AnchorCount(harmful_sums.seen, harmful_sums.refused, harmful_sums.refused),
         }
-        _require_enough(counts, minimum)
+        _require_enough(counts, minimum, least_share)
         assert harmless_sums.shape is not None  # at least one prompt was kept
         return cls(
             harmless=harmless_sums.mean(refused=False),
@@ -236,16 +239,16 @@ class Anchors:
             raise InputError(f"{path}: its header and arrays do not fit ({error}); save the anchors again.") from error
 
 
-def _require_enough(counts: Mapping[str, AnchorCount], minimum: int) -> None:
+def _require_enough(counts: Mapping[str, AnchorCount], minimum: int, least_share: float) -> None:
     short: list[Literal["harmless", "harmful"]] = [
-        side for side in ("harmless", "harmful") if counts[side].kept < minimum
+        side for side in ("harmless", "harmful") if counts[side].kept < max(minimum, least_share * counts[side].seen)
     ]
     if not short:
         return
     habit = {"harmful": "hardly refuses harmful prompts", "harmless": "answers few harmless prompts"}
     raise InputError(
-        f"too few prompts are left for anchors, {minimum} a side are needed: harmless prompts "
-        f"{counts['harmless']}; harmful prompts {counts['harmful']}. "
+        f"too few prompts are left for anchors, {minimum} a side and {least_share:.0%} of those seen are needed: "
+        f"harmless prompts {counts['harmless']}; harmful prompts {counts['harmful']}. "
         f"This model {' and '.join(habit[side] for side in short)}: use more {' and '.join(short)} prompts, "
         "others, or another model."
     )

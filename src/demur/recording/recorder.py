@@ -106,12 +106,13 @@ def stream_anchors(
     batch_size: int = 16,
     seed: int = 0,
     minimum: int = 8,
+    least_share: float = 0.05,
     progress: bool | None = None,
 ) -> Anchors:
     """Anchors straight from a model and prompts, without storing phi.
 
     The result equals ``Anchors.fit`` on recordings of the same prompts. Arguments as in `record`;
-    minimum : fewest prompts that must be left on each side.
+    minimum, least_share : see `Anchors.fit`.
     """
     sampler = sampler or model.default_sampler(steps=steps, seed=seed)
     indices = [model.layer_index(layer) for layer in layers]
@@ -125,7 +126,9 @@ def stream_anchors(
                 raise InputError(f"{model.name}: has no tokenizer, so refusals cannot be read; fit from recordings")
             side.update(batch.phi, np.array(batch.refused))
         sums.append(side)
-    return Anchors.from_sums(*sums, minimum=minimum, provenance=describe(model, [], sampler, indices))
+    return Anchors.from_sums(
+        *sums, minimum=minimum, least_share=least_share, provenance=describe(model, [], sampler, indices)
+    )
 
 
 def describe(model: Model, prompts: Sequence[Prompt], sampler: Sampler, layers: Sequence[int]) -> Provenance:
