@@ -5,10 +5,10 @@
 (b) `generate` of transformers on the same batches as (c), tokenization and decoding included;
 (c) `demur.record`, tokenization, decoding and writing to disk included.
 
-In every round b and c run in turn and (a) on a few of the prompts; ratios are taken within a round, and the
-median over rounds is reported.
+In every round b and c run one after the other, the first of one round being the second of the next, and in the first
+few rounds (a) on a few of the prompts; ratios are taken within a round, and the median over rounds is reported.
 
-    python benchmarks/recording.py MODEL PROMPTS.jsonl [--count 32] [--batch-size 16] [--rounds 5]
+    python benchmarks/recording.py MODEL PROMPTS.jsonl [--count 16] [--batch-size 16] [--rounds 8]
 """
 
 from __future__ import annotations
@@ -70,24 +70,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("prompts")
-    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--released-count", type=int, default=2, help="prompts a round for (a)")
+    parser.add_argument("--released-rounds", type=int, default=3, help="rounds in which (a) is run")
     parser.add_argument("--out", type=Path, default=RESULTS / "recording.json")
     given = parser.parse_args()
     model = demur.load(given.model)
     prompts = demur.read_prompts(given.prompts, limit=given.count)
     few = prompts[: given.released_count]
-    rounds = []
+    rounds: list[dict[str, float]] = []
     recorded(model, prompts[: given.batch_size], given.steps, given.batch_size)  # warm up
-    for _ in range(given.rounds):
-        plain = seconds(plain_generate, model, prompts, given.steps, given.batch_size) / len(prompts)
-        ours = seconds(recorded, model, prompts, given.steps, given.batch_size) / len(prompts)
-        released = seconds(released_way, model, few, given.steps) / len(few)
-        rounds.append({"released": released, "generate": plain, "record": ours})
+    for number in range(given.rounds):
+        ways = {"generate": plain_generate, "record": recorded}
+        names = list(ways) if number % 2 == 0 else list(ways)[::-1]
+        spent = {name: seconds(ways[name], model, prompts, given.steps, given.batch_size) for name in names}
+        rounds.append({name: spent[name] / len(prompts) for name in ways})
+        if number < given.released_rounds:
+            rounds[-1]["released"] = seconds(released_way, model, few, given.steps) / len(few)
         print(rounds[-1], flush=True)
+    released = [one for one in rounds if "released" in one]
     write_result(
         given.out,
         {
@@ -98,9 +102,9 @@ def main() -> None:
             "seconds_per_prompt_by_round": rounds,
             "record_seconds_per_prompt": median(one["record"] for one in rounds),
             "generate_seconds_per_prompt": median(one["generate"] for one in rounds),
-            "released_seconds_per_prompt": median(one["released"] for one in rounds),
+            "released_seconds_per_prompt": median(one["released"] for one in released),
             "record_over_generate": median(one["record"] / one["generate"] for one in rounds),
-            "released_over_record": median(one["released"] / one["record"] for one in rounds),
+            "released_over_record": median(one["released"] / one["record"] for one in released),
         },
     )
 
