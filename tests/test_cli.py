@@ -76,13 +76,17 @@ def test_the_parts_make_a_guard_that_scores(parts: Path) -> None:
 
 
 def test_a_study_leaves_a_report_that_opens_offline(toy_folder: Path, toy_prompts: Path, tmp_path: Path) -> None:
-    ran = demur("study", toy_folder, "--out", tmp_path / "s", "--prompts", toy_prompts, "--limit", 25, *STEPS)
+    asked = ["--limit", 25, *STEPS, "--example", "test_harmful-0-1"]
+    ran = demur("study", toy_folder, "--out", tmp_path / "s", "--prompts", toy_prompts, *asked)
     assert ran.returncode == 0, ran.stderr
     page = (tmp_path / "s" / "report.html").read_text(encoding="utf-8")
     assert "<script src" not in page
     assert 'href="http' not in page
     assert "anchors_harmful: 25 prompts, 25 refused" in ran.stdout
-    assert sorted((tmp_path / "s" / "figures").glob("*.png"))
+    assert (tmp_path / "s" / "figures" / "roc.png").is_file()
+    assert len(list((tmp_path / "s" / "figures").glob("signal-*.png"))) == 1
+    line = fails("study", toy_folder, "--out", tmp_path / "t", "--prompts", toy_prompts, "--example", "nobody")
+    assert "'nobody' is the id of no prompt" in line
 
 
 def test_each_fault_is_one_line_and_exit_code_2(toy_folder: Path, parts: Path, tmp_path: Path) -> None:
