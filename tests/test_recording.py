@@ -208,6 +208,17 @@ def test_a_place_that_cannot_be_written_is_named(toy_model: Model, tmp_path: Pat
         record(toy_model, ["tea"], steps=2, out=tmp_path)
 
 
+def test_starting_anew_removes_nothing_of_a_folder_that_is_no_recording(toy_model: Model, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "mine.json").write_text("{}")
+    with pytest.raises(InputError, match="is no recording but holds 'tokenizer'"):
+        record(toy_model, ["tea"], steps=2, out=tmp_path, resume=False)
+    (tmp_path / "manifest.json").write_text('{"name": "of another program"}')
+    with pytest.raises(InputError, match=r"manifest\.json: format None"):
+        record(toy_model, ["tea"], steps=2, out=tmp_path, resume=False)
+    assert (tmp_path / "tokenizer" / "mine.json").is_file()
+
+
 def test_a_folder_in_use_by_another_process_is_refused(toy_model: Model, tmp_path: Path) -> None:
     code = (
         "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire();"

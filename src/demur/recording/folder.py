@@ -149,7 +149,10 @@ def read_shard_arrays(folder: Path, number: int) -> Arrays:
 
 
 def clear(folder: Path) -> None:
-    """Remove a recording, and nothing else that may lie in its folder."""
+    """Remove a recording, and nothing else that may lie in its folder; a folder that holds none is left alone."""
+    if not (folder / MANIFEST).is_file():
+        return
+    read_manifest(folder)  # another program's manifest.json is not ours to remove
     for name in (MANIFEST, TABLE):
         (folder / name).unlink(missing_ok=True)
     for name in (SHARDS, TOKENIZER):
