@@ -51,7 +51,7 @@ def record(
         `steps` steps and `seed`.
     layers : see `Model.layer_index`. batch_size : prompts generated together; never changes a result.
     out : the recording's folder; a temporary one by default, gone with the returned object.
-    keep : "phi", or "signal" to store sigma only (under 300 bytes a prompt), for which `anchors` are needed.
+    keep : "phi", or "signal" to store sigma in place of phi and predictions, for which `anchors` are needed.
     resume : go on with what `out` holds; False discards a recording there and starts anew.
     progress : show a bar on stderr; by default only where that is a terminal.
 

@@ -6,8 +6,8 @@ resumes: what is recorded already is read, and what is cheap is computed again.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,6 @@ def run_study(
     Raises `InputError` where a set is missing or malformed, before anything is generated; where the model
     refuses too few harmful prompts for an anchor, before the other sets are generated.
     """
-    started = time.perf_counter()
     out = Path(out)
     sets = read_sets(Path(prompts), limit)
     sampler = sampler or model.default_sampler(steps=steps, seed=seed)
@@ -89,8 +88,7 @@ def run_study(
         if name not in recordings:
             record_set(name)
     study = analyse(recordings, anchors, quantile=quantile, judge=judge, seed=seed, out=out)
-    settings = {**study.settings, "limit": limit, "seconds": round(time.perf_counter() - started, 1)}
-    study = Study(**{**vars(study), "settings": settings, "path": out})
+    study = replace(study, settings={**study.settings, "limit": limit}, path=out)
     study.save(out)
     return study
 
