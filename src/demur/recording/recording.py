@@ -114,12 +114,21 @@ class Recording:
         """
         return self._texts_of(self.steps_tokens(prompt))
 
-    def all_steps_text(self) -> Iterator[tuple[int, list[StepText]]]:
-        """Pairs of a prompt's number and its `steps_text`, reading every shard once; in the shards' order."""
+    def all_steps_tokens(self) -> Iterator[tuple[int, StepTokens]]:
+        """Pairs of a prompt's number and its `steps_tokens`, reading every shard once; in the shards' order."""
         for number in files.shard_numbers(self.path):
             arrays = files.read_shard_arrays(self.path, number)
             for at, row in enumerate(arrays["rows"]):
-                yield int(row), self._texts_of(self._tokens_of(arrays, at))
+                yield int(row), self._tokens_of(arrays, at)
+
+    def all_steps_text(self) -> Iterator[tuple[int, list[StepText]]]:
+        """Pairs of a prompt's number and its `steps_text`, reading every shard once; in the shards' order."""
+        for row, tokens in self.all_steps_tokens():
+            yield row, self._texts_of(tokens)
+
+    def token_text(self, token: int) -> str:
+        """The text of one token by itself, special tokens by their name; `InputError` without a tokenizer."""
+        return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
     def _tokens_of(self, arrays: files.Arrays, at: int) -> StepTokens:
         committed_at = arrays["committed_at"][at]

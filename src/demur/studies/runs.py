@@ -96,19 +96,20 @@ def _of_recording(recording: Recording, judge: Judge) -> Run:
         fingerprint=made.fingerprint,
         sampler=made.sampler,
         generations=recording.table.assign(set="", answer_tokens=answer_lengths(recording))[COLUMNS],
-        sigma=np.asarray(_sigma(recording)),
+        sigma=np.asarray(signal_of(recording)),
         recovery=rates[rates["rate"].str.match("HRR|FRR")].reset_index(drop=True),
         prompts={"": made.prompts},
     )
 
 
-def _sigma(recording: Recording) -> np.ndarray:
+def signal_of(recording: Recording) -> np.ndarray:
+    """The signal a recording keeps, or that the anchors in its folder give it, float32 ``[prompts, steps]``."""
     if recording.keep == "signal":
         return recording.sigma
     path = recording.path / ANCHORS
     if not path.is_file():
         raise InputError(
-            f"{recording.path}: a recording needs {ANCHORS} in its folder to be compared; "
+            f"{recording.path}: a recording needs {ANCHORS} in its folder to have a signal; "
             f"`demur anchors HARMLESS HARMFUL --out {path}` makes one"
         )
     return Anchors.load(path).signal(recording)
