@@ -15,7 +15,7 @@ NOT_MEASURED = "not measured"
 
 # Joiners belong to the spelling of Persian, Hindi and emoji; the other format characters reorder or hide text.
 _KEPT = frozenset("\n\t\u200c\u200d")
-_HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs"})
+_HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 
 
 class Cell(NamedTuple):
@@ -27,7 +27,7 @@ class Cell(NamedTuple):
 
 
 def visible(text: object) -> str:
-    """`text` with every control, bidirectional or surrogate character spelled out, as in ⟨U+202E⟩."""
+    """`text` with each control, bidirectional, surrogate and separator character spelled out, as in ⟨U+202E⟩."""
     return "".join(
         c if c in _KEPT or unicodedata.category(c) not in _HIDDEN else f"⟨U+{ord(c):04X}⟩" for c in str(text)
     )
