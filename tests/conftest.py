@@ -1,4 +1,4 @@
-"""What several test files share: the toy chat model and its prompt files, made once a session."""
+"""What several test files share, made once a session: the toy chat model, its prompt files, a large page."""
 
 import os
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import made_up
 import toy
 from demur.models import Model, load
 from demur.studies import PROMPT_SETS
@@ -27,3 +28,14 @@ def toy_model(toy_folder: Path) -> Model:
 @pytest.fixture(scope="session")
 def toy_prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy.write_prompts(tmp_path_factory.mktemp("prompts"), list(PROMPT_SETS))
+
+
+@pytest.fixture(scope="session")
+def large_viewer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of 2,000 generations of 32 steps and 128 positions, with text; half of what is open always changes."""
+    from demur.report import write_viewer
+
+    folder = tmp_path_factory.mktemp("large")
+    words = ["<end>", "<mask>", *(f"word{n}" for n in range(50_000))]
+    made_up.make_study(folder, words, count=1000, steps=32, response=128)
+    return write_viewer(folder, folder / "large.html", show_text=True)

@@ -140,6 +140,27 @@ def compare(
 
 
 @app.command()
+def view(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A study, or a recording with its anchors.safetensors.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default RUN/viewer.html.")] = None,
+    show_text: Annotated[bool, typer.Option(help="Let the file contain prompts and model text.")] = False,
+    open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+) -> None:
+    """Play any generation of a run step by step: one HTML file that needs no network."""
+    import webbrowser
+
+    from demur.recording.folder import disk_errors
+    from demur.report import write_viewer
+
+    path = out or run / "viewer.html"
+    with disk_errors(path):
+        write_viewer(run, path, show_text=show_text)
+    typer.echo(f"viewer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if open_it and sys.stdout.isatty() and _has_screen():
+        webbrowser.open(path.resolve().as_uri())
+
+
+@app.command()
 def record(
     model: ModelName,
     prompts: Annotated[Path, typer.Argument(metavar="PROMPTS", help="A .jsonl, .csv or .parquet file.")],
@@ -245,6 +266,11 @@ def guard_score(
     with disk_errors(out):
         table.to_parquet(out, index=False)
     typer.echo(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
+
+
+def _has_screen() -> bool:
+    """Whether a browser would get a window; without one, `webbrowser` takes over the terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _load(name: str, device: str, dtype: str, revision: str | None) -> Model:

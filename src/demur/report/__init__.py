@@ -1,9 +1,10 @@
-"""The report: figures of a study, and one HTML file that holds them all; the same of a comparison."""
+"""The report: figures of a study, and one HTML file that holds them all; a comparison's; and the step viewer."""
 
 from demur.report.comparison import comparison_figure, write_comparison
 from demur.report.figures import irr_figure, projection_figure, roc_figure, save_figures
 from demur.report.html import write_report
 from demur.report.trajectories import bands_figure, signal_figure
+from demur.report.viewer import write_viewer
 
 __all__ = [
     "bands_figure",
@@ -15,4 +16,5 @@ __all__ = [
     "signal_figure",
     "write_comparison",
     "write_report",
+    "write_viewer",
 ]
