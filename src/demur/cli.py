@@ -230,6 +230,33 @@ def signal(
     typer.echo(f"{out}: {sigma.shape[0]} signals of {sigma.shape[1]} steps")
 
 
+def _list_attacks(asked: bool) -> None:
+    if asked:
+        from demur.attacks import ATTACKS
+
+        for name, one in ATTACKS.items():
+            typer.echo(f"{name:30}{(one.__doc__ or '').splitlines()[0]}")
+        raise typer.Exit
+
+
+@app.command()
+def attack(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of an attack; --list shows them.")],
+    prompts: Annotated[Path, typer.Argument(metavar="PROMPTS", help="A .jsonl, .csv or .parquet file.")],
+    out: Annotated[Path, typer.Option(help="The .jsonl file to write.")],
+    list_: Annotated[
+        bool, typer.Option("--list", callback=_list_attacks, is_eager=True, help="Show the attacks and stop.")
+    ] = False,
+) -> None:
+    """Write a prompt file anew, every prompt turned into an attack."""
+    from demur.attacks import attack_prompts
+    from demur.prompts import read_prompts, write_prompts
+
+    made = attack_prompts(name, read_prompts(prompts))
+    write_prompts(made, out)
+    typer.echo(f"{out}: {len(made)} prompts, attack {name}")
+
+
 @guard_app.command("fit")
 def guard_fit(
     signal: Annotated[Path, typer.Argument(metavar="SIGNAL", help="Signals of harmless prompts, to train on.")],

@@ -1,8 +1,8 @@
 """Prompts and prompt sets.
 
-In: a JSONL, CSV or Parquet file (or a Hub data set, with the `hub` extra). Out: a list of `Prompt`.
-Every fault of a file is an `InputError` that names the file, the row and the mend. Nothing here knows
-of tokenizers or chat formats; that is the model's business.
+In: a JSONL, CSV or Parquet file (or a Hub data set, with the `hub` extra). Out: a list of `Prompt`, and the
+way back into a file. Every fault of a file is an `InputError` that names the file, the row and the mend.
+Nothing here knows of tokenizers or chat formats; that is the model's business.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import InputError
+from demur.infill import infill_parts
 
-TEXT_FIELDS = ("prompt", "label", "attack", "goal", "category", "prefill")
+TEXT_FIELDS = ("prompt", "label", "attack", "goal", "category", "prefill", "infill")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Prompt:
     label : "harmless", "harmful" or None; attack : name of the attack that wrapped it, or None.
     goal : the request under the attack; category : the source's own; both may be None.
     prefill : text forced as the beginning of the response, or None.
+    infill : template of the response, forced text with gaps: ``"Step 1: [[mask:8]] Step 2: [[mask:8]]"`` leaves
+        8 positions free after each text; for diffusion models, in place of `prefill`.
     token_ids : the whole input, chat format included; used as it is.
     """
 
@@ -39,6 +42,7 @@ class Prompt:
     goal: str | None = None
     category: str | None = None
     prefill: str | None = None
+    infill: str | None = None
     token_ids: tuple[int, ...] | None = None
 
     @property
@@ -50,19 +54,36 @@ class Prompt:
 def read_prompts(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
     """Read a prompt set: a ``.jsonl``, ``.csv`` or ``.parquet`` file, or ``hub:OWNER/NAME[:SPLIT]``.
 
-    Rows carry `id`, `prompt`, `label`, `attack`, `goal`, `category`, `prefill`, or `token_ids` in place of
-    `prompt`; other columns are ignored, and a row without `id` is named after its place in the file.
+    Rows carry `id`, `prompt`, `label`, `attack`, `goal`, `category`, `prefill`, `infill`, or `token_ids` in
+    place of `prompt`; other columns are ignored, and a row without `id` is named after its place in the file.
 
     limit : read the first `limit` rows only.
     Raises `InputError` naming the file and row for a missing or empty file, a malformed row, an empty
     prompt or an id that occurs twice.
     """
     name = str(path)
-    rows = _hub_rows(name.removeprefix("hub:")) if name.startswith("hub:") else _file_rows(Path(path))
-    prompts = list(_prompts(name, rows, limit))
+    if name.startswith("hub:"):
+        repository, _, split = name.removeprefix("hub:").partition(":")
+        rows = hub_rows(name, repository, split=split or "train")
+    else:
+        rows = file_rows(Path(path))
+    prompts = list(checked_rows(name, rows, limit))
     if not prompts:
         raise InputError(f"{name}: holds no prompts; expected one row a prompt with at least the field 'prompt'")
     return prompts
+
+
+def write_prompts(prompts: Iterable[Prompt], path: str | Path) -> None:
+    """Write a prompt set to a ``.jsonl`` file that `read_prompts` reads back; fields that are None are left out."""
+    path = Path(path)
+    if path.suffix.lower() != ".jsonl":
+        raise InputError(f"{path}: a prompt set is written as .jsonl; give a name that ends so")
+    rows = ({name: value for name, value in asdict(prompt).items() if value is not None} for prompt in prompts)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give a place you can write to") from error
 
 
 def as_prompts(prompts: Sequence[Prompt | str | Mapping[str, Any]] | str | Path) -> list[Prompt]:
@@ -70,7 +91,7 @@ def as_prompts(prompts: Sequence[Prompt | str | Mapping[str, Any]] | str | Path)
     if isinstance(prompts, str | Path):
         return read_prompts(prompts)
     rows = ((str(place), _as_row(prompt)) for place, prompt in enumerate(prompts))
-    checked = list(_prompts("prompts", rows, None))
+    checked = list(checked_rows("prompts", rows, None))
     if not checked:
         raise InputError("prompts: the list is empty; give at least one prompt")
     return checked
@@ -80,7 +101,10 @@ def prompts_hash(prompts: Iterable[Prompt]) -> str:
     """sha256 over the content of the prompts in their order: what makes two prompt sets the same."""
     digest = hashlib.sha256()
     for prompt in prompts:
-        digest.update(json.dumps(asdict(prompt), sort_keys=True).encode() + b"\n")
+        content = asdict(prompt)
+        if prompt.infill is None:
+            del content["infill"]  # sets recorded before there were templates keep their hash
+        digest.update(json.dumps(content, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -90,7 +114,7 @@ def _as_row(prompt: Prompt | str | Mapping[str, Any]) -> Mapping[str, Any]:
     return {"prompt": prompt} if isinstance(prompt, str) else prompt
 
 
-def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def file_rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Pairs of a place ("line 3", "row 3") and the raw row."""
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
@@ -142,21 +166,25 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"row {number}", row
 
 
-def _hub_rows(name: str) -> Iterator[tuple[str, Any]]:
+def hub_rows(name: str, *arguments: str, **options: Any) -> Iterator[tuple[str, Any]]:
+    """Pairs of a place and the raw row of a Hub data set, asked for with `arguments` and `options` of `load_dataset`.
+
+    name : what messages call it.
+    """
     try:
         from datasets import load_dataset
     except ImportError as error:
         raise InputError("hub:… prompt sets need the package datasets: pip install 'demur[hub]'") from error
-    repository, _, split = name.partition(":")
     try:
-        rows = load_dataset(repository, split=split or "train")
+        rows = load_dataset(*arguments, **options)
     except Exception as error:
-        raise InputError(f"hub:{name}: the data set cannot be loaded ({error})") from error
+        raise InputError(f"{name}: the data set cannot be loaded ({error})") from error
     for number, row in enumerate(rows, start=1):
         yield f"row {number}", row
 
 
-def _prompts(source: str, rows: Iterable[tuple[str, Any]], limit: int | None) -> Iterator[Prompt]:
+def checked_rows(source: str, rows: Iterable[tuple[str, Any]], limit: int | None) -> Iterator[Prompt]:
+    """The prompt of each raw row, the first `limit` of them; rows come with the place that messages name."""
     seen: dict[str, str] = {}
     for number, (place, row) in enumerate(rows):
         if limit is not None and number >= limit:
@@ -176,12 +204,24 @@ def _prompt(where: str, row: Any, default_id: str) -> Prompt:
     values = {name: None if _is_missing(value) else value for name, value in row.items()}
     identity = str(values["id"]) if values.get("id") is not None else default_id
     fields = {name: _text(where, name, values.get(name)) for name in TEXT_FIELDS}
+    _check_infill(f"{where} (id {identity!r})", fields)
     token_ids = _token_ids(where, values.get("token_ids"))
     if token_ids is None and not (fields["prompt"] or "").strip():
         raise InputError(
             f"{where} (id {identity!r}): the prompt is empty; give a text in the field 'prompt' or ids in 'token_ids'"
         )
     return Prompt(id=identity, token_ids=token_ids, **fields)
+
+
+def _check_infill(where: str, fields: Mapping[str, str | None]) -> None:
+    if fields["infill"] is None:
+        return
+    if fields["prefill"] is not None:
+        raise InputError(f"{where}: has both 'prefill' and 'infill'; give one, the beginning can stand in the template")
+    try:
+        infill_parts(fields["infill"])
+    except InputError as error:
+        raise InputError(f"{where}: field 'infill': {error}") from error
 
 
 def _is_missing(value: Any) -> bool:

@@ -18,16 +18,17 @@ from demur.errors import InputError
 from demur.judges.dictionary import refused
 from demur.models import Model
 from demur.prompts import Prompt
+from demur.recording.forcing import forced_of
 from demur.samplers import Sampler
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prompt as token ids: its place in the prompt set, the input and the forced beginning of the response."""
+    """A prompt as token ids: its place in the prompt set, the input and what is forced of the response."""
 
     row: int
     ids: np.ndarray  # int32 [prompt]
-    prefill: np.ndarray  # int32 [n]
+    forced: np.ndarray  # int32 [n], -1 where the model fills in
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,13 @@ def encode(model: Model, prompts: Sequence[Prompt], sampler: Sampler) -> list[En
     vocabulary = int(model.config.vocab_size)
     encoded = []
     for row, prompt in enumerate(prompts):
+        where = f"prompt {prompt.id!r} (row {row + 1})"
         ids = prompt.token_ids if prompt.token_ids is not None else model.encode(prompt.prompt or "")
-        prefill = model.encode_prefill(prompt.prefill) if prompt.prefill else []
         if max(ids) >= vocabulary:
-            raise InputError(
-                f"prompt {prompt.id!r} (row {row + 1}): token id {max(ids)} is outside the model's {vocabulary}"
-            )
-        _check_length(model, prompt, row, len(ids), sampler.response_length)
-        if len(prefill) > sampler.response_length:
-            raise InputError(
-                f"prompt {prompt.id!r} (row {row + 1}): its prefill has {len(prefill)} tokens, "
-                f"more than the response's {sampler.response_length}; record more steps or shorten it"
-            )
-        encoded.append(Encoded(row, np.asarray(ids, dtype=np.int32), np.asarray(prefill, dtype=np.int32)))
+            raise InputError(f"{where}: token id {max(ids)} is outside the model's {vocabulary}")
+        _check_length(model, where, len(ids), sampler.response_length)
+        forced = forced_of(model, prompt, sampler, where)
+        encoded.append(Encoded(row, np.asarray(ids, dtype=np.int32), np.asarray(forced, dtype=np.int32)))
     return encoded
 
 
@@ -96,11 +91,11 @@ def batches(
         yield batch
 
 
-def _check_length(model: Model, prompt: Prompt, row: int, length: int, response: int) -> None:
+def _check_length(model: Model, where: str, length: int, response: int) -> None:
     limit = model.context_length
     if limit is not None and length + response > limit:
         raise InputError(
-            f"prompt {prompt.id!r} (row {row + 1}): {length} tokens and a response of {response} do not fit "
+            f"{where}: {length} tokens and a response of {response} do not fit "
             f"the model's context of {limit}; shorten the prompt or leave it out"
         )
 
@@ -108,7 +103,7 @@ def _check_length(model: Model, prompt: Prompt, row: int, length: int, response:
 def _generate(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int]) -> Batch:
     started = time.perf_counter()
     ids, mask = _pad_left([one.ids for one in chosen], model.pad_token_id)
-    prefill = [one.prefill.tolist() for one in chosen] if any(len(one.prefill) for one in chosen) else None
+    prefill = [one.forced.tolist() for one in chosen] if any(len(one.forced) for one in chosen) else None
     phi, predicted = [], []
     step = committed_at = None
     for step in sampler.steps(model, ids, mask, layers=layers, prefill=prefill):
