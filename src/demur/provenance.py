@@ -31,6 +31,9 @@ class Provenance:
     prompts : sha256 over the content of the prompts, and `count` of them; not compared.
     versions : packages that took part; not compared.
     anchors : of a signal, which anchors, tau and eps made it; empty for states; compared where both have one.
+    responses : sha256 over the texts that were forced as whole responses; empty where the model answered itself.
+        Not compared: the states are those of the same network under the same sampler and averaged alike, so
+        anchors of free generations apply; what the model would have said itself is another matter.
     """
 
     model: str
@@ -42,10 +45,14 @@ class Provenance:
     count: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     anchors: str = ""
+    responses: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; `from_dict` reads them back."""
-        return {**asdict(self), "layers": list(self.layers)}
+        values = {**asdict(self), "layers": list(self.layers)}
+        if not self.responses:
+            del values["responses"]  # what was recorded before there were forced responses keeps its key
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Provenance:

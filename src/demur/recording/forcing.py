@@ -1,10 +1,14 @@
-"""What is forced into a response: the beginning or the template that a prompt carries.
+"""What is forced into a response: the beginning or template that a prompt carries, or a whole text.
 
 In: a prompt, the model whose tokenizer reads the text, and the sampler that is to force it. Out: token ids with
 `FREE` at the positions that the model fills in. What does not fit is an `InputError` that names the prompt.
 """
 
 from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
 
 from demur.errors import InputError
 from demur.infill import infill_parts
@@ -35,6 +39,45 @@ def forced_of(model: Model, prompt: Prompt, sampler: Sampler, where: str) -> lis
             f"beginning only. Use a masked-diffusion model, or the field 'prefill'"
         )
     return forced
+
+
+def checked_responses(responses: Sequence[str], prompts: Sequence[Prompt]) -> list[str]:
+    """The texts to force, one a prompt; refuses another number, what is no text, and prompts that force text."""
+    if isinstance(responses, str):
+        raise InputError("responses is one text; give a list with one text a prompt")
+    texts = list(responses)
+    if len(texts) != len(prompts):
+        raise InputError(f"{len(texts)} responses for {len(prompts)} prompts; give one text a prompt, in their order")
+    for row, (text, prompt) in enumerate(zip(texts, prompts, strict=True), start=1):
+        if not isinstance(text, str):
+            raise InputError(
+                f"prompt {prompt.id!r} (row {row}): its response is {text!r}, not text; give '' where it was empty"
+            )
+        if prompt.prefill is not None or prompt.infill is not None:
+            raise InputError(
+                f"prompt {prompt.id!r} (row {row}): forces a part of the response and is given a whole one; leave out "
+                f"its 'prefill' or 'infill', and let the response hold that text"
+            )
+    return texts
+
+
+def responses_hash(texts: Sequence[str]) -> str:
+    """sha256 over the texts in their order."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+def whole_response(model: Model, text: str, sampler: Sampler, where: str) -> list[int]:
+    """Tokens of `text` at all response positions: cut where it is longer, then filled up with end-of-sequence."""
+    tokens = model.encode_prefill(text)[: sampler.response_length] if text else []
+    if model.mask_token_id in tokens:
+        raise InputError(f"{where}: its response holds the model's mask token, which is never committed; remove it")
+    missing = sampler.response_length - len(tokens)
+    if missing and not model.eos_token_ids:
+        raise InputError(
+            f"{where}: its response has {len(tokens)} of {sampler.response_length} tokens and {model.name} has no "
+            f"end-of-sequence token to end it with; set model.eos_token_ids"
+        )
+    return tokens + model.eos_token_ids[:1] * missing
 
 
 def _has_gap(forced: list[int]) -> bool:

@@ -18,17 +18,21 @@ from demur.errors import InputError
 from demur.judges.dictionary import refused
 from demur.models import Model
 from demur.prompts import Prompt
-from demur.recording.forcing import forced_of
-from demur.samplers import Sampler
+from demur.recording.forcing import forced_of, whole_response
+from demur.samplers import Sampler, Step
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A prompt as token ids: its place in the prompt set, the input and what is forced of the response."""
+    """A prompt as token ids: its place in the prompt set, the input and what is forced of the response.
+
+    whole : `forced` is a whole response, each position of which is committed in its turn, not from the start.
+    """
 
     row: int
     ids: np.ndarray  # int32 [prompt]
     forced: np.ndarray  # int32 [n], -1 where the model fills in
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,13 @@ class Batch:
         return None if self.texts is None else [refused(text) for text in self.texts]
 
 
-def encode(model: Model, prompts: Sequence[Prompt], sampler: Sampler) -> list[Encoded]:
-    """Token ids of every prompt; refuses one that does not fit the model's context or vocabulary."""
+def encode(
+    model: Model, prompts: Sequence[Prompt], sampler: Sampler, responses: Sequence[str] | None = None
+) -> list[Encoded]:
+    """Token ids of every prompt; refuses one that does not fit the model's context or vocabulary.
+
+    responses : texts that are forced as the whole response of each prompt; see `checked_responses`.
+    """
     vocabulary = int(model.config.vocab_size)
     encoded = []
     for row, prompt in enumerate(prompts):
@@ -66,8 +75,12 @@ def encode(model: Model, prompts: Sequence[Prompt], sampler: Sampler) -> list[En
         if max(ids) >= vocabulary:
             raise InputError(f"{where}: token id {max(ids)} is outside the model's {vocabulary}")
         _check_length(model, where, len(ids), sampler.response_length)
-        forced = forced_of(model, prompt, sampler, where)
-        encoded.append(Encoded(row, np.asarray(ids, dtype=np.int32), np.asarray(forced, dtype=np.int32)))
+        if responses is None:
+            forced = forced_of(model, prompt, sampler, where)
+        else:
+            forced = whole_response(model, responses[row], sampler, where)
+        arrays = np.asarray(ids, dtype=np.int32), np.asarray(forced, dtype=np.int32)
+        encoded.append(Encoded(row, *arrays, whole=responses is not None))
     return encoded
 
 
@@ -102,11 +115,9 @@ def _check_length(model: Model, where: str, length: int, response: int) -> None:
 
 def _generate(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int]) -> Batch:
     started = time.perf_counter()
-    ids, mask = _pad_left([one.ids for one in chosen], model.pad_token_id)
-    prefill = [one.forced.tolist() for one in chosen] if any(len(one.forced) for one in chosen) else None
     phi, predicted = [], []
     step = committed_at = None
-    for step in sampler.steps(model, ids, mask, layers=layers, prefill=prefill):
+    for step in _steps(model, chosen, sampler, layers):
         if committed_at is None:
             committed_at = torch.zeros(step.committed.shape, dtype=torch.int16, device=step.committed.device)
         committed_at[step.is_committed & (committed_at == 0)] = step.index
@@ -125,6 +136,14 @@ def _generate(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers:
         prompt_tokens=[len(one.ids) for one in chosen],
         seconds=(time.perf_counter() - started) / len(chosen),
     )
+
+
+def _steps(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int]) -> Iterator[Step]:
+    ids, mask = _pad_left([one.ids for one in chosen], model.pad_token_id)
+    forced = [one.forced.tolist() for one in chosen]
+    if chosen[0].whole:
+        return sampler.forced_steps(model, ids, mask, responses=torch.tensor(forced), layers=layers)
+    return sampler.steps(model, ids, mask, layers=layers, prefill=forced if any(forced) else None)
 
 
 def _texts(model: Model, tokens: np.ndarray, committed_at: np.ndarray) -> list[str]:

@@ -21,6 +21,7 @@ from demur.models import Layer, Model
 from demur.prompts import Prompt, as_prompts, prompts_hash
 from demur.provenance import Provenance, require_comparable
 from demur.recording import folder as files
+from demur.recording.forcing import checked_responses, responses_hash
 from demur.recording.generate import Batch, batches, encode
 from demur.recording.recording import Recording
 from demur.samplers import Sampler
@@ -35,6 +36,7 @@ def record(
     prompts: Prompts,
     sampler: Sampler | None = None,
     *,
+    responses: Sequence[str] | None = None,
     steps: int = 32,
     layers: Sequence[Layer] = ("last",),
     batch_size: int = 16,
@@ -49,6 +51,9 @@ def record(
 
     prompts : a path, or a list of texts, rows or `Prompt`s. sampler : by default the model's own with
         `steps` steps and `seed`.
+    responses : a text a prompt that is forced as the whole response, so that `model` reads what another model
+        wrote, and its anchors watch one that cannot be looked into. Texts longer than the response are cut;
+        behind shorter ones end-of-sequence stands.
     layers : see `Model.layer_index`. batch_size : prompts generated together; never changes a result.
     out : the recording's folder; a temporary one by default, gone with the returned object.
     keep : "phi", or "signal" to store sigma in place of phi and predictions, for which `anchors` are needed.
@@ -61,7 +66,8 @@ def record(
     checked = as_prompts(prompts)
     sampler = sampler or model.default_sampler(steps=steps, seed=seed)
     indices = [model.layer_index(layer) for layer in layers]
-    provenance = describe(model, checked, sampler, indices)
+    texts = None if responses is None else checked_responses(responses, checked)
+    provenance = describe(model, checked, sampler, indices, texts)
     kept_anchors = _checked(anchors, provenance) if keep == "signal" else None
     require_at_least("batch_size", batch_size, 1)
     temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
@@ -77,7 +83,7 @@ def record(
         "eos_token_ids": model.eos_token_ids,
         "complete": False,
     }
-    encoded = encode(model, checked, sampler)
+    encoded = encode(model, checked, sampler, texts)
     with files.locked(folder):
         done = _begin(folder, manifest, resume)
         left = [one for one in encoded if one.row not in done]
@@ -131,8 +137,14 @@ def stream_anchors(
     )
 
 
-def describe(model: Model, prompts: Sequence[Prompt], sampler: Sampler, layers: Sequence[int]) -> Provenance:
-    """The provenance of a recording of `prompts`."""
+def describe(
+    model: Model,
+    prompts: Sequence[Prompt],
+    sampler: Sampler,
+    layers: Sequence[int],
+    responses: Sequence[str] | None = None,
+) -> Provenance:
+    """The provenance of a recording of `prompts`, free or of forced `responses`."""
     return Provenance(
         model=model.name,
         fingerprint=model.fingerprint,
@@ -142,6 +154,7 @@ def describe(model: Model, prompts: Sequence[Prompt], sampler: Sampler, layers: 
         prompts=prompts_hash(prompts),
         count=len(prompts),
         versions={name: version(name) for name in ("demur", "torch", "transformers")},
+        responses="" if responses is None else responses_hash(responses),
     )
 
 
@@ -174,7 +187,8 @@ def _require_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -
     if not names:
         return
     there, here = found["provenance"], wanted["provenance"]
-    differing = [name for name in here if name != "model" and there.get(name) != here[name]]
+    names_of_either = {**here, **there}  # one of them may have been given responses, and the other not
+    differing = [name for name in names_of_either if name != "model" and there.get(name) != here.get(name)]
     differing += [name for name in names if name != "key"]
     raise InputError(
         f"{folder}: holds another recording, of {there['model']} with {there['count']} prompts; "

@@ -26,6 +26,7 @@ from demur.samplers.step import (
     require_at_least,
     require_one_of,
     row_generators,
+    whole_responses,
 )
 
 LEAST_SHARED = 4
@@ -103,6 +104,19 @@ class Autoregressive(Sampler):
                 if released:
                     pooled.add_latest()
                 yield Step(index, tokens.clone(), tokens.clone(), pooled.mean(), committed.clone())
+
+    def forced_steps(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        responses: torch.Tensor,
+        layers: Sequence[Layer] = ("last",),
+    ) -> Iterator[Step]:
+        """Token t of the response is committed at step t; what follows its first end-of-sequence is not read."""
+        forced = whole_responses(responses, len(input_ids), self.response_length, model.device)
+        return self.steps(model, input_ids, attention_mask, layers=layers, prefill=forced)
 
     def _choose(self, logits: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         """The next token of each row, int64 ``[rows]``, from logits ``[rows, vocabulary]``."""

@@ -26,6 +26,7 @@ from demur.samplers.step import (
     require_at_least,
     require_one_of,
     row_generators,
+    whole_responses,
 )
 
 Order = Literal["confidence", "left_to_right"]
@@ -99,7 +100,6 @@ class MaskedDiffusion(Sampler):
         names += ["cfg_scale", "order", "suppress_eos", "seed", "pooling"]
         return {"steps": self.step_count, **{name: getattr(self, name) for name in names}}
 
-    @torch.no_grad()
     def steps(
         self,
         model: Model,
@@ -109,8 +109,38 @@ class MaskedDiffusion(Sampler):
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
     ) -> Iterator[Step]:
+        return self._steps(model, input_ids, attention_mask, layers, prefill, None)
+
+    def forced_steps(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        responses: torch.Tensor,
+        layers: Sequence[Layer] = ("last",),
+    ) -> Iterator[Step]:
+        """The canvas is filled in the order and at the pace of `steps`, with the tokens of the response.
+
+        At every step the model predicts as usual; the positions whose prediction would be committed take the
+        response's token instead. A response that the model gave itself, greedily, so gives the very same steps.
+        """
+        return self._steps(model, input_ids, attention_mask, layers, None, responses)
+
+    @torch.no_grad()
+    def _steps(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        layers: Sequence[Layer],
+        prefill: Prefill | None,
+        responses: torch.Tensor | None,
+    ) -> Iterator[Step]:
         ids, mask = checked_inputs(model, input_ids, attention_mask)
         forced = forced_tokens(prefill, len(ids), self.response_length, ids.device)
+        if responses is not None:
+            responses = whole_responses(responses, len(ids), self.response_length, ids.device)
         draws = _Draws(row_generators(ids, mask, self.seed), ids.device)
         quota = Quota(self.schedule, self.step_count, self.response_length, self.block_length)
         with model.states([model.layer_index(layer) for layer in layers]) as states:
@@ -129,6 +159,8 @@ class MaskedDiffusion(Sampler):
                 else:
                     open_places, count = quota.at(index, masked)
                     chosen = most_confident(confidence, open_places, count)
+                if responses is not None:
+                    predicted = torch.where(chosen, responses, predicted)
                 canvas.commit(chosen, predicted)
                 committed = ~canvas.masked
                 phi = canvas.mean_states(self._pooled(committed))

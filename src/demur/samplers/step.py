@@ -76,6 +76,22 @@ class Sampler(ABC):
             or int64 ``[batch, n]`` with -1 at positions left free.
         """
 
+    def forced_steps(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        responses: torch.Tensor,
+        layers: Sequence[Layer] = ("last",),
+    ) -> Iterator[Step]:
+        """The steps in which whole given responses are committed, each position in its turn.
+
+        responses : int64 ``[batch, response_length]``, a token at every position. The other arguments are those
+            of `steps`. A sampler that cannot do it raises `InputError`.
+        """
+        raise InputError(f"{type(self).__name__} cannot force whole responses; use Autoregressive or MaskedDiffusion")
+
     def describe(self) -> dict[str, Any]:
         """Name and arguments, for a manifest and for comparison."""
         return {"name": type(self).__name__, **self.arguments}
@@ -114,6 +130,15 @@ def forced_tokens(prefill: Prefill | None, batch: int, response: int, device: to
             )
         forced[row, : len(tokens)] = torch.as_tensor(tokens, dtype=torch.int64)
     return forced.to(device)
+
+
+def whole_responses(responses: torch.Tensor, batch: int, length: int, device: torch.device) -> torch.Tensor:
+    """Responses to force as int64 ``[batch, length]`` on `device`; refuses another shape and free positions."""
+    if tuple(responses.shape) != (batch, length) or bool((responses < 0).any()):
+        raise InputError(
+            f"responses of shape {tuple(responses.shape)}; expected [{batch}, {length}] with a token at every position"
+        )
+    return responses.to(device, torch.int64)
 
 
 def row_generators(input_ids: torch.Tensor, attention_mask: torch.Tensor, seed: int) -> list[torch.Generator]:
