@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from demur import attacks, dynamics, guards, models, prompts, recording, samplers, signal
+    from demur import attacks, defenses, dynamics, guards, models, prompts, recording, samplers, signal
     from demur.errors import DemurError, InputError, ProvenanceError
     from demur.guards import SRIGuard
     from demur.judges import refused
@@ -39,7 +39,7 @@ _HOMES = {
     "stream_anchors": "recording",
     "text_signal": "signal",
 }
-_ROOMS = ("attacks", "dynamics", "guards", "models", "prompts", "recording", "samplers", "signal")
+_ROOMS = ("attacks", "defenses", "dynamics", "guards", "models", "prompts", "recording", "samplers", "signal")
 
 __all__ = [
     "Anchors",
@@ -54,6 +54,7 @@ __all__ = [
     "Signal",
     "__version__",
     "attacks",
+    "defenses",
     "dynamics",
     "guards",
     "load",

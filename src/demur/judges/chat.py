@@ -42,7 +42,7 @@ class Asker(Protocol):
 class ChatJudge:
     """A chat model that answers "harmful" or "harmless"; any other answer is a malformed verdict, None.
 
-    ask : how the model is asked: `HTTPAsker`, `demur.studies.ModelAsker`, or anything like them.
+    ask : how the model is asked: `HTTPAsker`, `demur.recording.ModelAsker`, or anything like them.
     cache : file that keeps verdicts by a hash of model, question, request and text; none by default.
     batch_size : questions that are asked together, and most that a kill loses.
     """

@@ -1,7 +1,17 @@
 """Recordings: prompts × model × sampler, kept step by step in a folder."""
 
+from demur.recording.asking import ModelAsker
 from demur.recording.recorder import record, stream_anchors
 from demur.recording.recording import Recording, StepText, StepTokens
 from demur.recording.signal_file import read_signal, write_signal
 
-__all__ = ["Recording", "StepText", "StepTokens", "read_signal", "record", "stream_anchors", "write_signal"]
+__all__ = [
+    "ModelAsker",
+    "Recording",
+    "StepText",
+    "StepTokens",
+    "read_signal",
+    "record",
+    "stream_anchors",
+    "write_signal",
+]

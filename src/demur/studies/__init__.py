@@ -1,7 +1,8 @@
 """Studies: the protocol, from recordings to tidy tables."""
 
+from demur.recording import ModelAsker
 from demur.studies.compare import Comparison, compare_runs
-from demur.studies.judging import ModelAsker, judge_of
+from demur.studies.judging import judge_of
 from demur.studies.recovery import recovery_table, success_table
 from demur.studies.run import run_study
 from demur.studies.study import PROMPT_SETS, Study, read_study
