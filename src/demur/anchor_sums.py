@@ -1,13 +1,14 @@
 """Sums of phi over refused and over answered prompts: all that anchors need of a model's states.
 
 In: phi a batch at a time, from a recording or straight from a model. Out: two sums in float64 and how many
-prompts went into each. Which of them becomes an anchor is left to `demur.signal`.
+prompts went into each, and whether they are enough. Which of them becomes an anchor is left to `demur.signal`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +33,19 @@ class RecordingLike(Protocol):
 
     def phi_batches(self) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.float32]]]:
         """Pairs of rows of the table `[n]` and their phi `[n, steps, layers, width]`, each row once."""
+
+
+@dataclass(frozen=True)
+class AnchorCount:
+    """How many prompts of one side were seen, how many of them were refused, and how many made the anchor."""
+
+    seen: int
+    refused: int
+    kept: int
+
+    def __str__(self) -> str:
+        share = f" ({self.refused / self.seen:.0%})" if self.seen else ""
+        return f"{self.refused} of {self.seen} refused{share}, {self.kept} left"
 
 
 class AnchorSums:
@@ -122,3 +136,19 @@ def _verdicts(recording: RecordingLike, refused: ArrayLike | None, name: str) ->
             f"(the first is row {int(np.flatnonzero(missing)[0])}); give {name}_refused=, one boolean a prompt."
         )
     return table["refused"].to_numpy(dtype=bool)
+
+
+def require_enough(counts: Mapping[str, AnchorCount], minimum: int, least_share: float) -> None:
+    """Raise `InputError` where a side keeps fewer than `minimum` prompts, or less than `least_share` of those seen."""
+    short: list[Literal["harmless", "harmful"]] = [
+        side for side in ("harmless", "harmful") if counts[side].kept < max(minimum, least_share * counts[side].seen)
+    ]
+    if not short:
+        return
+    habit = {"harmful": "hardly refuses harmful prompts", "harmless": "answers few harmless prompts"}
+    raise InputError(
+        f"too few prompts are left for anchors, {minimum} a side and {least_share:.0%} of those seen are needed: "
+        f"harmless prompts {counts['harmless']}; harmful prompts {counts['harmful']}. "
+        f"This model {' and '.join(habit[side] for side in short)}: use more {' and '.join(short)} prompts, "
+        "others, or another model."
+    )

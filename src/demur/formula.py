@@ -45,7 +45,9 @@ def sri(phi: Any, anchor_harmless: Any, anchor_harmful: Any, tau: float = 0.1, e
     Raises `InputError` for shapes that do not fit and for the first value that is not finite.
     Source: arXiv 2602.02600, section 3.1.
     """
-    return _evaluate(phi, anchor_harmless, anchor_harmful, tau, eps, squash=True)
+    return _evaluate(
+        phi, anchor_harmless, anchor_harmful, lambda xp, logs: 1 / (1 + xp.exp(-_ratio(logs) / tau)), tau, eps
+    )
 
 
 @overload
@@ -61,10 +63,37 @@ def log_ratio(phi: Any, anchor_harmless: Any, anchor_harmful: Any, tau: float = 
 
     `(log(d_harmful + eps) - log(d_harmless + eps)) / tau`, d being 1 - cosine; arguments and errors as in `sri`.
     """
-    return _evaluate(phi, anchor_harmless, anchor_harmful, tau, eps, squash=False)
+    return _evaluate(phi, anchor_harmless, anchor_harmful, lambda xp, logs: _ratio(logs) / tau, tau, eps)
 
 
-def _evaluate(phi: Any, anchor_harmless: Any, anchor_harmful: Any, tau: float, eps: float, *, squash: bool) -> Any:
+@overload
+def sri_features(phi: torch.Tensor, anchor_harmless: Any, anchor_harmful: Any, eps: float = ...) -> torch.Tensor: ...
+@overload
+def sri_features(
+    phi: ArrayLike, anchor_harmless: Any, anchor_harmful: Any, eps: float = ...
+) -> NDArray[np.float32]: ...
+def sri_features(phi: Any, anchor_harmless: Any, anchor_harmful: Any, eps: float = 1e-8) -> Any:
+    """Two numbers a step that do not saturate as the signal does, float32 `[..., T, 2]`.
+
+    First the log-ratio `log(d_harmful + eps) - log(d_harmless + eps)`, which says to which anchor phi is nearer,
+    then `log(d_harmless + eps)`, which says how far it is from what answers to harmless prompts look like; d is
+    1 - cosine. Arguments and errors as in `sri`.
+    """
+
+    def both(xp: Any, logs: Any) -> Any:
+        return xp.stack([_ratio(logs), logs[..., 0]], -1)
+
+    return _evaluate(phi, anchor_harmless, anchor_harmful, both, 1.0, eps)
+
+
+def _ratio(log_distance: Any) -> Any:
+    return log_distance[..., 1] - log_distance[..., 0]
+
+
+def _evaluate(
+    phi: Any, anchor_harmless: Any, anchor_harmful: Any, value_of: Callable[[Any, Any], Any], tau: float, eps: float
+) -> Any:
+    """`value_of(xp, log distances [rows, steps, 2])` as float32 of phi's kind; both are float64 inside."""
     tensor = _is_tensor(phi)
     phi = phi.detach() if tensor else np.asarray(phi)
     for name, value in (("tau", tau), ("eps", eps)):
@@ -76,12 +105,12 @@ def _evaluate(phi: Any, anchor_harmless: Any, anchor_harmful: Any, tau: float, e
         cosine = _cosines(xp, phi.reshape(-1, *phi.shape[-2:]), anchors, eps)
         # Rounding can put a cosine above 1, and the log of a negative distance is NaN.
         log_distance = xp.log((1 - cosine).clip(min=0) + eps)  # [rows, steps, 2]
-        value = (log_distance[..., 1] - log_distance[..., 0]) / tau
-        value = 1 / (1 + xp.exp(-value)) if squash else value
+        value = value_of(xp, log_distance)
         out = value.astype(np.float32) if xp is np else value.to(xp.float32)
     if bool(xp.isnan(out).any()):
         raise _not_finite(phi, out)
-    return (sys.modules["torch"].as_tensor(out) if tensor else out).reshape(phi.shape[:-1])
+    out = sys.modules["torch"].as_tensor(out) if tensor else out
+    return out.reshape(*phi.shape[:-1], *out.shape[2:])
 
 
 def _cosines(xp: Any, rows: Any, anchors: NDArray[np.float64], eps: float) -> Any:
@@ -169,8 +198,8 @@ def _blocks(shape: Sequence[int], elements: int) -> Iterator[tuple[slice, slice]
 
 
 def _not_finite(phi: Any, out: Any) -> InputError:
-    """The error for the first phi behind a NaN in `out` [rows, steps]: only such a phi can have made it."""
-    row, step = (int(i) for i in np.argwhere(np.isnan(_to_memory(out)))[0])
+    """The error for the first phi behind a NaN in `out` [rows, steps, ...]: only such a phi can have made it."""
+    row, step = (int(i) for i in np.argwhere(np.isnan(_to_memory(out)))[0][:2])
     lead = tuple(int(i) for i in np.unravel_index(row, tuple(phi.shape[:-2]))) if phi.ndim > 2 else ()
     values = _to_memory(phi[(*lead, step)])
     column = int(np.argwhere(~np.isfinite(values))[0][0])

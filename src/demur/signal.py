@@ -9,26 +9,36 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from demur.anchor_sums import AnchorSums, RecordingLike
+from demur.anchor_sums import AnchorCount, AnchorSums, RecordingLike, require_enough
 from demur.errors import InputError
-from demur.formula import log_ratio, sri, text_signal
+from demur.formula import log_ratio, sri, sri_features, text_signal
 from demur.provenance import Provenance, require_comparable
 from demur.storage import read_arrays, write_arrays
 
-__all__ = ["AnchorCount", "AnchorSums", "Anchors", "RecordingLike", "Signal", "log_ratio", "sri", "text_signal"]
+__all__ = [
+    "AnchorCount",
+    "AnchorSums",
+    "Anchors",
+    "RecordingLike",
+    "Signal",
+    "log_ratio",
+    "sri",
+    "sri_features",
+    "text_signal",
+]
 
 _KIND = "anchors"
 
 
 class Signal(np.ndarray[Any, np.dtype[np.float32]]):
-    """Sigma, float32 `[prompts, steps]`, that knows what it was made from.
+    """Sigma, float32 `[prompts, steps]`, or the features behind it, that knows what it was made from.
 
     provenance : kept by slices and views, dropped by arithmetic and by joining signals, whose results are
         no longer the signal of one recording. None where nothing is known.
@@ -56,19 +66,6 @@ class Signal(np.ndarray[Any, np.dtype[np.float32]]):
 
 def _plain(value: Any) -> Any:
     return value.view(np.ndarray) if isinstance(value, Signal) else value
-
-
-@dataclass(frozen=True)
-class AnchorCount:
-    """How many prompts of one side were seen, how many of them were refused, and how many made the anchor."""
-
-    seen: int
-    refused: int
-    kept: int
-
-    def __str__(self) -> str:
-        share = f" ({self.refused / self.seen:.0%})" if self.seen else ""
-        return f"{self.refused} of {self.seen} refused{share}, {self.kept} left"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +148,7 @@ class Anchors:
             "harmless": AnchorCount(harmless_sums.seen, harmless_sums.refused, harmless_sums.answered),
             "harmful": AnchorCount(harmful_sums.seen, harmful_sums.refused, harmful_sums.refused),
         }
-        _require_enough(counts, minimum, least_share)
+        require_enough(counts, minimum, least_share)
         assert harmless_sums.shape is not None  # at least one prompt was kept
         return cls(
             harmless=harmless_sums.mean(refused=False),
@@ -167,24 +164,63 @@ class Anchors:
         layer : index of a layer that both hold; by default the highest one of the anchors.
         Raises `ProvenanceError` for a recording that was not made like the anchors.
         """
+        layer = self._layer(layer)
+        sigma = self._of_every_prompt(recording, (layer,), lambda phi: self.score(phi[:, :, 0], layer, tau, eps))
+        return Signal(sigma, self.describe(recording.provenance, layer, tau, eps))
+
+    def features(self, states: Any, layers: Sequence[int] | None = None, eps: float = 1e-8) -> Any:
+        """What the signal is computed from, before it saturates: float32 `[prompts, steps, layers, 2]`.
+
+        The last axis holds `log(d_harmful) - log(d_harmless)`, the nearer anchor, and `log(d_harmless)`, how far
+        from it; see `sri_features`.
+        states : a recording, or bare phi `[n, steps, layers, width]` (NumPy or torch) with the chosen layers.
+        layers : indices of layers that both hold, in the order wanted; by default all of the anchors.
+        A recording gives a `Signal` that knows what it was made from, bare phi an array of its own kind. Raises
+        `InputError` for shapes and layers that do not fit, `ProvenanceError` as `signal` does.
+        """
+        layers = tuple(self._layer(layer) for layer in (self.layers if layers is None else layers))
+        if not hasattr(states, "phi_batches"):
+            return self._features(states, layers, eps)
+        values = self._of_every_prompt(states, layers, lambda phi: self._features(phi, layers, eps))
+        formula = hashlib.sha256(f"{self.fingerprint}:features:{layers}:{eps}".encode()).hexdigest()
+        return Signal(values, replace(states.provenance, layers=layers, anchors=formula))
+
+    def _features(self, phi: Any, layers: tuple[int, ...], eps: float) -> Any:
+        if phi.ndim != 4 or phi.shape[2] != len(layers) or not 0 < phi.shape[1] <= len(self.harmless):
+            raise InputError(
+                f"phi has shape {tuple(phi.shape)}; expected [n, steps, layers, width] with the layers "
+                f"{list(layers)} and at most the {len(self.harmless)} steps of the anchors."
+            )
+        n, steps, _, width = phi.shape
+        places = [self.layers.index(layer) for layer in layers]
+        anchors = (side[:steps, places].reshape(-1, side.shape[2]) for side in (self.harmless, self.harmful))
+        # Every step of every layer has anchors of its own, so the formula may take both axes as one.
+        return sri_features(phi.reshape(n, -1, width), *anchors, eps=eps).reshape(n, steps, len(layers), 2)
+
+    def _of_every_prompt(
+        self, recording: RecordingLike, layers: tuple[int, ...], values_of: Callable[[Any], Any]
+    ) -> NDArray[np.float32]:
+        """`values_of(phi [n, steps, layers, width])` of a whole recording, a batch at a time, in its table's order."""
         made = recording.provenance
         require_comparable(self.provenance, made, ("the anchors", "the recording"), layers=False)
-        layer = self._layer(layer)
-        if layer not in made.layers:
+        missing = [layer for layer in layers if layer not in made.layers]
+        if missing:
             raise InputError(
-                f"the recording holds layers {list(made.layers)}, not layer {layer}; the anchors hold "
-                f"{list(self.layers)}. Give layer= one that both hold."
+                f"the recording holds layers {list(made.layers)}, not layer {missing[0]}; the anchors hold "
+                f"{list(self.layers)}. Give one that both hold."
             )
-        place = made.layers.index(layer)
-        sigma = np.full((len(recording.table), 0), np.nan, dtype=np.float32)
+        places = [made.layers.index(layer) for layer in layers]
+        values = np.full((len(recording.table), 0), np.nan, dtype=np.float32)
         for rows, phi in recording.phi_batches():
-            if not sigma.size:
-                sigma = np.full((len(sigma), phi.shape[1]), np.nan, dtype=np.float32)
-            sigma[rows] = self.score(phi[:, :, place], layer, tau, eps)
-        if not sigma.size or np.isnan(sigma).any():
-            missing = np.flatnonzero(np.isnan(sigma).any(axis=1) | (sigma.shape[1] == 0)).tolist()
-            raise InputError(f"the recording holds no phi for rows {missing[:5]} of its table; record it again.")
-        return Signal(sigma, self.describe(made, layer, tau, eps))
+            found = values_of(phi[:, :, places])
+            if not values.size:
+                values = np.full((len(values), *found.shape[1:]), np.nan, dtype=np.float32)
+            values[rows] = found
+        lacking = np.isnan(values).reshape(len(values), -1).any(axis=1) if values.size else np.ones(len(values), bool)
+        if lacking.any() or not values.size:
+            rows = np.flatnonzero(lacking).tolist()
+            raise InputError(f"the recording holds no phi for rows {rows[:5]} of its table; record it again.")
+        return values
 
     def score(self, phi: Any, layer: int | None = None, tau: float = 0.1, eps: float = 1e-8) -> Any:
         """The signal of bare phi, float32 `[n, steps]`, of phi's kind (NumPy or torch).
@@ -200,6 +236,13 @@ class Anchors:
                 f"with the {len(self.layers)} layers of the anchors."
             )
         return sri(phi, self.harmless[:, place], self.harmful[:, place], tau, eps)
+
+    def score_step(self, phi: Any, step: int, layer: int | None = None, tau: float = 0.1, eps: float = 1e-8) -> Any:
+        """The signal of one step, float32 `[n]`, from its phi `[n, width]`; step counts from 1."""
+        if not 1 <= step <= len(self.harmless):
+            raise InputError(f"step is {step}; the anchors have steps 1 to {len(self.harmless)}.")
+        here = (slice(step - 1, step), self.layers.index(self._layer(layer)))
+        return sri(phi[:, None], self.harmless[here], self.harmful[here], tau, eps)[:, 0]
 
     def describe(self, made: Provenance, layer: int, tau: float = 0.1, eps: float = 1e-8) -> Provenance:
         """The provenance of a signal that these anchors make of states of provenance `made`."""
@@ -237,18 +280,3 @@ class Anchors:
             )
         except (KeyError, TypeError, AttributeError, InputError) as error:
             raise InputError(f"{path}: its header and arrays do not fit ({error}); save the anchors again.") from error
-
-
-def _require_enough(counts: Mapping[str, AnchorCount], minimum: int, least_share: float) -> None:
-    short: list[Literal["harmless", "harmful"]] = [
-        side for side in ("harmless", "harmful") if counts[side].kept < max(minimum, least_share * counts[side].seen)
-    ]
-    if not short:
-        return
-    habit = {"harmful": "hardly refuses harmful prompts", "harmless": "answers few harmless prompts"}
-    raise InputError(
-        f"too few prompts are left for anchors, {minimum} a side and {least_share:.0%} of those seen are needed: "
-        f"harmless prompts {counts['harmless']}; harmful prompts {counts['harmful']}. "
-        f"This model {' and '.join(habit[side] for side in short)}: use more {' and '.join(short)} prompts, "
-        "others, or another model."
-    )
