@@ -1,5 +1,7 @@
 """Guards: detectors of unusual trajectories, arrays in and scores out. What a flag leads to is left to defenses."""
 
 from demur.guards.sri_guard import SRIGuard
+from demur.guards.streaming_guard import StepsSaved, StreamingGuard
+from demur.guards.watch import Watch
 
-__all__ = ["SRIGuard"]
+__all__ = ["SRIGuard", "StepsSaved", "StreamingGuard", "Watch"]

@@ -1,13 +1,17 @@
 """What a threshold set on a few held-out signals is worth.
 
-In: how many signals there were and the quantile. Out: an error or a warning where they are too few, and an
-interval for the true false-positive rate. Setting the threshold is left to the guards.
+In: how many signals there were and the quantile, or their scores and the rate to promise. Out: an error or a
+warning where they are too few, an interval for the true false-positive rate, a threshold that keeps a promise.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from demur.errors import InputError
 
@@ -28,7 +32,7 @@ def require_enough(count: int, quantile: float) -> None:
             f"{count} signals to calibrate on are too few for the quantile {quantile}: the finest "
             f"false-positive rate they support is {finest}. Use more, or a lower quantile.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=5,
         )
 
 
@@ -46,3 +50,28 @@ def false_positive_interval(count: int, quantile: float, confidence: float = 0.9
     low = betaincinv(count - above + 1, above, tail)
     high = betaincinv(count - below + 1, below, 1 - tail)
     return float(low), float(high)
+
+
+def conformal_threshold(scores: NDArray[np.floating[Any]], alpha: float) -> tuple[float, float, float]:
+    """The threshold that one more score of the same kind exceeds with a probability of at most `alpha`.
+
+    scores : `[n]`, of held-out generations. The new one and these are exchangeable, so it is as likely to take any
+    of n + 1 places among them; the threshold is the ``ceil((n + 1)(1 - alpha))``-th smallest, call it the k-th,
+    and above it lie n + 1 - k of the places. Also returns the ends of a 95% interval for the rate that this one
+    calibration achieves: given the threshold it is Beta(n + 1 - k, k) where scores have no ties, with mean
+    (n + 1 - k) / (n + 1), and stochastically smaller where they have.
+    Raises `InputError` below 1 / alpha - 1 scores, from which no finite threshold keeps the promise.
+    Source: Vovk (2012), Conditional validity of inductive conformal predictors.
+    """
+    from scipy.special import betaincinv
+
+    count = len(scores)
+    above = math.floor((count + 1) * alpha + 1e-9)  # 100 * 0.29 is less than 29 in floating point
+    if above < 1:
+        raise InputError(
+            f"{count} signals to calibrate on; alpha={alpha} needs at least {math.ceil(1 / alpha - 1e-9) - 1}. "
+            f"Give as many, or an alpha of at least 1/(n + 1) = {1 / (count + 1):.2%}."
+        )
+    place = count + 1 - above
+    low, high = (float(betaincinv(above, place, tail)) for tail in (0.025, 0.975))
+    return float(np.partition(scores, place - 1)[place - 1]), low, high
