@@ -1,7 +1,8 @@
 """Guards: detectors of unusual trajectories, arrays in and scores out. What a flag leads to is left to defenses."""
 
+from demur.guards.detector_guard import DetectorGuard
 from demur.guards.sri_guard import SRIGuard
 from demur.guards.streaming_guard import StepsSaved, StreamingGuard
 from demur.guards.watch import Watch
 
-__all__ = ["SRIGuard", "StepsSaved", "StreamingGuard", "Watch"]
+__all__ = ["DetectorGuard", "SRIGuard", "StepsSaved", "StreamingGuard", "Watch"]
