@@ -3,6 +3,7 @@
 from demur.guards.detector_guard import DetectorGuard
 from demur.guards.sri_guard import SRIGuard
 from demur.guards.streaming_guard import StepsSaved, StreamingGuard
+from demur.guards.trajectory_guard import TrajectoryGuard
 from demur.guards.watch import Watch
 
-__all__ = ["DetectorGuard", "SRIGuard", "StepsSaved", "StreamingGuard", "Watch"]
+__all__ = ["DetectorGuard", "SRIGuard", "StepsSaved", "StreamingGuard", "TrajectoryGuard", "Watch"]
