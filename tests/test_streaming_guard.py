@@ -127,11 +127,11 @@ def test_a_watch_refuses_other_rows_numbers_and_more_steps(guard: StreamingGuard
 
 @pytest.mark.parametrize("signals", [harmless_signals, saturated_signals])
 def test_harmless_generations_are_stopped_as_often_as_promised_and_hardly_less(signals: Any) -> None:
-    """Over 200 draws of a calibration set of 99, each with 100 fresh signals: the mean rate is 5 / 100."""
+    """Over 120 draws of a calibration set of 99, each with 100 fresh signals: the mean rate is 5 / 100."""
     guard = StreamingGuard(alpha=0.05).fit(signals(300, 0))
-    drawn = signals(200 * 199, 1).reshape(200, 199, 32)
+    drawn = signals(120 * 199, 1).reshape(120, 199, 32)
     rates = np.array([(guard.calibrate(draw[:99]).stops(draw[99:]) > 0).mean() for draw in drawn])
-    error = np.sqrt(beta(5, 95).var() / 200 + 0.05 * 0.95 / 20_000)
+    error = np.sqrt(beta(5, 95).var() / 120 + 0.05 * 0.95 / 12_000)
     assert abs(rates.mean() - 0.05) < 3.5 * error
 
 

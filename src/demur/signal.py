@@ -193,9 +193,9 @@ class Anchors:
             )
         n, steps, _, width = phi.shape
         places = [self.layers.index(layer) for layer in layers]
-        anchors = (side[:steps, places].reshape(-1, side.shape[2]) for side in (self.harmless, self.harmful))
+        harmless, harmful = (side[:steps, places].reshape(-1, side.shape[2]) for side in (self.harmless, self.harmful))
         # Every step of every layer has anchors of its own, so the formula may take both axes as one.
-        return sri_features(phi.reshape(n, -1, width), *anchors, eps=eps).reshape(n, steps, len(layers), 2)
+        return sri_features(phi.reshape(n, -1, width), harmless, harmful, eps).reshape(n, steps, len(layers), 2)
 
     def _of_every_prompt(
         self, recording: RecordingLike, layers: tuple[int, ...], values_of: Callable[[Any], Any]
@@ -218,8 +218,8 @@ class Anchors:
             values[rows] = found
         lacking = np.isnan(values).reshape(len(values), -1).any(axis=1) if values.size else np.ones(len(values), bool)
         if lacking.any() or not values.size:
-            rows = np.flatnonzero(lacking).tolist()
-            raise InputError(f"the recording holds no phi for rows {rows[:5]} of its table; record it again.")
+            first = np.flatnonzero(lacking)[:5].tolist()
+            raise InputError(f"the recording holds no phi for rows {first} of its table; record it again.")
         return values
 
     def score(self, phi: Any, layer: int | None = None, tau: float = 0.1, eps: float = 1e-8) -> Any:

@@ -32,7 +32,7 @@ def require_enough(count: int, quantile: float) -> None:
             f"{count} signals to calibrate on are too few for the quantile {quantile}: the finest "
             f"false-positive rate they support is {finest}. Use more, or a lower quantile.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
 
 

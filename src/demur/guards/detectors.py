@@ -97,7 +97,8 @@ def _learn_components(values: Floats, seed: int) -> dict[str, NDArray[Any]]:
 def _reconstruction(learned: Arrays, values: Floats) -> Floats:
     rest = values - learned["location"]
     rest = rest - rest @ learned["components"].T @ learned["components"]
-    return np.einsum("nc,nc->n", rest, rest)
+    squared: Floats = (rest * rest).sum(axis=1)
+    return squared
 
 
 def _neighbours(learned: Arrays, values: Floats) -> Floats:
@@ -121,8 +122,9 @@ def _learn_support(values: Floats, seed: int) -> dict[str, NDArray[Any]]:
 def _outside(learned: Arrays, values: Floats) -> Floats:
     from sklearn.metrics.pairwise import rbf_kernel
 
-    near: Floats = rbf_kernel(values, learned["points"], float(learned["gamma"][0])) @ learned["weights"]
-    return learned["weights"].sum() - near
+    near = rbf_kernel(values, learned["points"], float(learned["gamma"][0])) @ learned["weights"]
+    outside: Floats = learned["weights"].sum() - near
+    return outside
 
 
 DETECTORS = {

@@ -77,6 +77,7 @@ class TrajectoryGuard(Guard):
     """
 
     _kind = "trajectory-guard"
+    shape_: tuple[int, ...]
 
     def __init__(
         self,
