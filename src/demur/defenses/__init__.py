@@ -1,4 +1,4 @@
-"""Defenses: whatever blocks a generation, and what it costs, under one interface."""
+"""Defenses: whatever blocks a generation, and what it costs; among them guards that stop one on the way."""
 
 from demur.defenses.any_of import AnyOf
 from demur.defenses.defense import Blocking, Defense
@@ -7,6 +7,8 @@ from demur.defenses.guard_model import GuardModel
 from demur.defenses.perplexity import token_losses
 from demur.defenses.perplexity_filter import PerplexityFilter
 from demur.defenses.self_examine import SelfExamine
+from demur.defenses.stopping import GuardStopping
+from demur.defenses.streaming import generate_guarded, watched_steps
 
 __all__ = [
     "AnyOf",
@@ -14,7 +16,10 @@ __all__ = [
     "Defense",
     "GuardDefense",
     "GuardModel",
+    "GuardStopping",
     "PerplexityFilter",
     "SelfExamine",
+    "generate_guarded",
     "token_losses",
+    "watched_steps",
 ]

@@ -139,7 +139,7 @@ def _generate(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers:
 
 
 def _steps(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int]) -> Iterator[Step]:
-    ids, mask = _pad_left([one.ids for one in chosen], model.pad_token_id)
+    ids, mask = pad_left([one.ids for one in chosen], model.pad_token_id)
     forced = [one.forced.tolist() for one in chosen]
     if chosen[0].whole:
         return sampler.forced_steps(model, ids, mask, responses=torch.tensor(forced), layers=layers)
@@ -151,7 +151,8 @@ def _texts(model: Model, tokens: np.ndarray, committed_at: np.ndarray) -> list[s
     return [model.decode(row[places > 0].tolist()) for row, places in rows]
 
 
-def _pad_left(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_left(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask int64 ``[batch, prompt]``, padded on the left with the id `pad`."""
     longest = max(len(row) for row in rows)
     ids = torch.full((len(rows), longest), pad, dtype=torch.int64)
     mask = torch.zeros_like(ids)

@@ -1,0 +1,123 @@
+"""A stopping criterion for transformers' own `generate`: ends rows whose signal the streaming guard flags.
+
+In: an autoregressive network, anchors and a fitted `StreamingGuard`. Out: which rows to stop, after every token.
+The states are those that generation computes anyway; no pass is added.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import StoppingCriteria
+
+from demur.defenses.streaming import checked_layer
+from demur.errors import InputError, ProvenanceError
+from demur.guards import StreamingGuard, Watch
+from demur.models import Model, from_network
+from demur.signal import Anchors
+
+
+class GuardStopping(StoppingCriteria):  # type: ignore[misc]
+    """Stops the rows of one call of `generate` that a streaming guard flags::
+
+        with GuardStopping(network, anchors, guard) as stopping:
+            output = network.generate(**inputs, max_new_tokens=32, stopping_criteria=[stopping])
+        stopping.stopped_at
+
+    network : a `Model`, or any causal network of transformers; of a bare one it is not checked whether anchors and
+        guard were made from it.
+    layer : of the anchors, by default the highest.
+    stopped_at : int64 `[batch]`, the step whose signal ended a row, 0 where none did.
+
+    phi is the mean of the states of the tokens so far, as in `Autoregressive`, so the stops are those of
+    `StreamingGuard.stops` on a recording. The state of a token exists once the token is fed back: what step t says
+    is known when token t + 1 is chosen, and a row stopped at t ends with t + 1 tokens, padding behind them. So the
+    last token of a row is never judged, nor is a row any more once it has reached end-of-sequence, nor a step
+    beyond those that the guard was fitted on. The bound on stopped harmless generations holds all the same.
+
+    Works with and without a KV cache and with left padding. Raises `InputError` outside of its `with` block, in a
+    second call of `generate`, under beam search and assisted decoding; `ProvenanceError` for parts that do not
+    belong together.
+    """
+
+    def __init__(self, network: Any, anchors: Anchors, guard: StreamingGuard, layer: int | None = None) -> None:
+        known = isinstance(network, Model)
+        # Hashing all weights takes long and tells nothing about a network that anchors are not known to be from.
+        self._model = network if known else from_network(network, content="unknown")
+        self._layer = _checked(anchors, guard, layer, self._model if known else None)
+        self._anchors, self._guard = anchors, guard
+        self._eos = torch.tensor(self._model.eos_token_ids, dtype=torch.int64)
+        self._hooks = ExitStack()
+        self._states: list[torch.Tensor] = []
+        self._watch: Watch | None = None
+
+    def __enter__(self) -> Self:
+        self._states = self._hooks.enter_context(self._model.states([self._layer]))
+        self._watch = None
+        self.stopped_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.close()
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """True for every row to stop, bool `[batch]`; `generate` calls it after each token."""
+        self._require_one_token_a_row(input_ids)
+        if self._watch is None:
+            self._begin(input_ids)
+        elif self._watch.step < self._guard.n_features_in_:
+            self._judge(self._watch)
+        self._length = input_ids.shape[1]
+        self._going &= ~torch.isin(input_ids[:, -1], self._eos.to(input_ids.device))
+        return torch.as_tensor(self.stopped_at > 0, device=input_ids.device)
+
+    def _begin(self, input_ids: torch.Tensor) -> None:
+        """The first token is chosen; the states at hand are the prompt's."""
+        batch, width = len(input_ids), self._states[0].shape[-1]
+        self._watch = self._guard.watch(batch)
+        self.stopped_at = np.zeros(batch, dtype=np.int64)
+        self._going = torch.ones(batch, dtype=torch.bool, device=input_ids.device)  # no end-of-sequence so far
+        self._sums = torch.zeros((batch, width), device=self._states[0].device)
+        self._counts = torch.zeros((batch, 1), device=self._states[0].device)
+
+    def _judge(self, watch: Watch) -> None:
+        """One more token was fed: its state enters phi, and phi the watch."""
+        going = self._going.to(self._sums.device).unsqueeze(1)
+        # A finished row is fed padding, of which nothing may enter; its phi stays, and its watch is not heeded.
+        self._sums += torch.where(going, self._states[0][:, -1].float(), 0)
+        self._counts += going
+        sigma_t = self._anchors.score_step(self._sums / self._counts.clamp(min=1), watch.step + 1, self._layer)
+        stopped = watch.update(sigma_t.cpu().numpy()) & self._going.cpu().numpy()
+        self.stopped_at[stopped & (self.stopped_at == 0)] = watch.step
+
+    def _require_one_token_a_row(self, input_ids: torch.Tensor) -> None:
+        if not self._states or not self._states[0].numel():
+            raise InputError("GuardStopping sees no states; call the network's generate inside its `with` block.")
+        if len(self._states[0]) != len(input_ids):
+            raise InputError(
+                f"{len(self._states[0])} rows of states for {len(input_ids)} of tokens: GuardStopping cannot follow "
+                "beam search; decode greedily or sample."
+            )
+        if self._watch is not None and input_ids.shape[1] != self._length + 1:
+            raise InputError(
+                f"{input_ids.shape[1]} tokens a row after {self._length}; expected one more at a time. Open a `with` "
+                "block for each call of generate, and do not use assisted decoding."
+            )
+
+
+def _checked(anchors: Anchors, guard: StreamingGuard, layer: int | None, model: Model | None) -> int:
+    """The layer of the signal, once anchors, guard and model are known to belong together."""
+    made = anchors.provenance
+    if made is not None and (made.sampler.get("name"), made.sampler.get("pooling")) != ("Autoregressive", "paper"):
+        raise ProvenanceError(
+            f"the anchors and GuardStopping do not belong together: sampler {made.sampler.get('name')} with pooling "
+            f"{made.sampler.get('pooling')} against Autoregressive with pooling paper. Record the anchors' prompts so."
+        )
+    if made is not None and model is not None:
+        made = replace(made, model=model.name, fingerprint=model.fingerprint)
+    return checked_layer(anchors, guard, layer, made)

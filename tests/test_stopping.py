@@ -1,0 +1,206 @@
+"""Generation under a streaming guard: with demur's samplers, and within transformers' own `generate`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import demur
+import toy
+from demur.defenses import GuardStopping, generate_guarded, watched_steps
+from demur.errors import InputError, ProvenanceError
+from demur.guards import StreamingGuard
+from demur.models import Model, load
+from demur.samplers import Autoregressive, MaskedDiffusion, Sampler
+from demur.signal import Anchors
+
+FIXTURES = Path(__file__).parent / "fixtures"
+STEPS = 12
+
+
+@dataclass
+class Setting:
+    """A model with anchors, a guard that stops about half, and fresh prompts of different lengths."""
+
+    model: Model
+    sampler: Sampler
+    anchors: Anchors
+    guard: StreamingGuard
+    prompts: list[list[int]]
+
+    @property
+    def stops(self) -> np.ndarray:
+        return self.guard.stops(self.anchors.signal(self.record(self.prompts)))
+
+    def record(self, prompts: list[list[int]]) -> demur.Recording:
+        rows = [{"token_ids": ids} for ids in prompts]
+        return demur.record(self.model, rows, self.sampler, layers=("middle", "last"), progress=False)
+
+
+def some_prompts(count: int, seed: int) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(5, 100, size=rng.integers(1, 20)).tolist() for _ in range(count)]
+
+
+def setting_of(model: Model, sampler: Sampler, layer: int | None = None) -> Setting:
+    given = Setting(model, sampler, None, None, some_prompts(22, 4))  # type: ignore[arg-type]
+    sides = [given.record(some_prompts(8, seed)) for seed in (0, 1)]
+    verdicts = {"harmless_refused": np.zeros(8, dtype=bool), "harmful_refused": np.ones(8, dtype=bool)}
+    given.anchors = Anchors.fit(*sides, **verdicts)
+    train, held_out = (given.anchors.signal(given.record(some_prompts(30, seed)), layer) for seed in (2, 3))
+    given.guard = StreamingGuard(alpha=0.8, least_tail=1e-4).fit(train, calibration=held_out)
+    return given
+
+
+@pytest.fixture(scope="module")
+def llama() -> Setting:
+    """Some rows end early: one of the tokens it likes is made its end-of-sequence."""
+    model = load(FIXTURES / "ar" / "llama_gqa", device="cpu")
+    model.eos_token_ids = []
+    free = Setting(model, Autoregressive(STEPS), None, None, some_prompts(22, 4)).record(some_prompts(22, 4))  # type: ignore[arg-type]
+    tokens = np.stack([free.steps_tokens(row).predicted[-1] for row in range(22)])
+    values, counts = np.unique(tokens[:, 3:9], return_counts=True)
+    model.eos_token_ids = [int(values[counts.argmax()])]
+    model.network.generation_config.eos_token_id = model.eos_token_ids
+    model.network.generation_config.pad_token_id = model.pad_token_id
+    return setting_of(model, Autoregressive(STEPS))
+
+
+@pytest.fixture(scope="module")
+def llada() -> Setting:
+    return setting_of(load(FIXTURES / "llada" / "llada_mha", device="cpu"), MaskedDiffusion(STEPS, 24))
+
+
+def padded(prompts: list[list[int]]) -> dict[str, torch.Tensor]:
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("name", ["llama", "llada"])
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_stops_and_tokens_are_those_of_the_guard_on_a_recording(
+    name: str, batch_size: int, request: pytest.FixtureRequest
+) -> None:
+    given: Setting = request.getfixturevalue(name)
+    stops, recording = given.stops, given.record(given.prompts)
+    assert 5 < (stops > 0).sum() < 28
+    rows = [{"token_ids": ids} for ids in given.prompts]
+    table = generate_guarded(given.model, rows, given.anchors, given.guard, given.sampler, batch_size=batch_size)
+    np.testing.assert_array_equal(table["stopped_at"], stops)
+    last = np.where(stops > 0, stops, STEPS)
+    known = [int(recording.steps_tokens(row).is_committed[step - 1].sum()) for row, step in enumerate(last)]
+    assert table["tokens"].tolist() == known
+
+
+def test_the_text_is_what_was_committed_when_the_guard_fired(toy_model: Model) -> None:
+    prompts = [row["prompt"] for row in toy.rows("test_attacks")[::4]]
+    sides = [[row["prompt"] for row in toy.rows(kind)[::3]] for kind in ("anchors_harmless", "anchors_harmful")]
+    harmless, harmful, recording = (demur.record(toy_model, rows, steps=STEPS) for rows in (*sides, prompts))
+    anchors = Anchors.fit(harmless, harmful)
+    guard = StreamingGuard(alpha=0.1).fit(anchors.signal(harmless), calibration=anchors.signal(harmless))
+    table = generate_guarded(toy_model, prompts, anchors, guard)
+    assert (table["stopped_at"] > 0).any()
+    for row, (stop, text) in enumerate(zip(table["stopped_at"], table["text"], strict=True)):
+        assert text == recording.steps_text(row)[(stop or STEPS) - 1].committed
+    assert table["prompt"].tolist() == prompts
+
+
+def test_a_batch_ends_with_its_last_stop_and_leaves_no_hooks(llama: Setting) -> None:
+    row = int(np.flatnonzero((llama.stops > 0) & (llama.stops < STEPS - 2))[0])
+    passes: list[int] = []
+    handle = llama.model.decoder.register_forward_hook(lambda *_: passes.append(1))
+    inputs = padded([llama.prompts[row]])
+    seen = list(watched_steps(llama.sampler, llama.model, **inputs, anchors=llama.anchors, guard=llama.guard))
+    handle.remove()
+    assert seen[-1][0].index == llama.stops[row] == len(seen) and len(passes) == len(seen) + 1
+    assert not llama.model.decoder._forward_hooks
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_generate_stops_the_rows_that_a_recording_says(llama: Setting, use_cache: bool) -> None:
+    stops, recording = llama.stops, llama.record(llama.prompts)
+    lengths = recording.table["tokens"].to_numpy()
+    # The state of a token comes with the next one, so nothing is known of a row's last.
+    expected = np.where(stops < np.minimum(lengths, STEPS), stops, 0)
+    assert (expected > 0).sum() > 3 and (lengths < STEPS).any() and (expected != stops).any()
+    inputs = padded(llama.prompts)
+    with GuardStopping(llama.model, llama.anchors, llama.guard) as stopping:
+        output = llama.model.network.generate(
+            **inputs, max_new_tokens=STEPS, do_sample=False, use_cache=use_cache, stopping_criteria=[stopping]
+        )
+    np.testing.assert_array_equal(stopping.stopped_at, expected)
+    for row, stop in enumerate(expected):
+        length = int(stop + 1 if stop else lengths[row])
+        response = output[row, inputs["input_ids"].shape[1] :].tolist()
+        assert response[:length] == recording.steps_tokens(row).predicted[-1][:length].tolist()
+        assert set(response[length:]) <= {llama.model.pad_token_id}
+
+
+def test_a_row_stops_alone_as_it_does_in_a_batch(llama: Setting) -> None:
+    with GuardStopping(llama.model, llama.anchors, llama.guard) as together:
+        llama.model.network.generate(
+            **padded(llama.prompts), max_new_tokens=STEPS, do_sample=False, stopping_criteria=[together]
+        )
+    for row in range(0, len(llama.prompts), 3):
+        with GuardStopping(llama.model, llama.anchors, llama.guard) as alone:
+            output = llama.model.network.generate(
+                torch.tensor([llama.prompts[row]]), max_new_tokens=STEPS, do_sample=False, stopping_criteria=[alone]
+            )
+        assert alone.stopped_at.tolist() == [together.stopped_at[row]]
+        if alone.stopped_at[0]:
+            assert output.shape[1] == len(llama.prompts[row]) + alone.stopped_at[0] + 1
+
+
+def test_a_bare_network_and_another_layer_serve_too_and_tokens_beyond_the_guard_are_free(llama: Setting) -> None:
+    middle = setting_of(llama.model, llama.sampler, layer=1)
+    lengths = middle.record(middle.prompts).table["tokens"].to_numpy()
+    stops = middle.guard.stops(middle.anchors.signal(middle.record(middle.prompts), 1))
+    with GuardStopping(llama.model.network, middle.anchors, middle.guard, layer=1) as stopping:
+        output = llama.model.network.generate(
+            **padded(middle.prompts), max_new_tokens=STEPS + 5, do_sample=False, stopping_criteria=[stopping]
+        )
+    # With a token after the last step that step is judged too.
+    going = lengths + (middle.model.eos_token_ids[0] != last_tokens(middle)) > stops
+    np.testing.assert_array_equal(stopping.stopped_at, np.where(going, stops, 0))
+    assert output.shape[1] == max(map(len, middle.prompts)) + STEPS + 5
+
+
+def last_tokens(given: Setting) -> np.ndarray:
+    recording = given.record(given.prompts)
+    steps = [recording.steps_tokens(row) for row in range(len(given.prompts))]
+    return np.array([one.predicted[-1][one.is_committed[-1]][-1] for one in steps])
+
+
+def test_generate_is_refused_outside_the_block_twice_in_it_and_under_beam_search(llama: Setting) -> None:
+    inputs, network = padded(llama.prompts[:3]), llama.model.network
+    stopping = GuardStopping(llama.model, llama.anchors, llama.guard)
+    with pytest.raises(InputError, match="inside its `with` block"):
+        network.generate(**inputs, max_new_tokens=3, stopping_criteria=[stopping])
+    with stopping:
+        network.generate(**inputs, max_new_tokens=3, do_sample=False, stopping_criteria=[stopping])
+        with pytest.raises(InputError, match="`with` block for each call of generate"):
+            network.generate(**inputs, max_new_tokens=3, stopping_criteria=[stopping])
+    with stopping, pytest.raises(InputError, match="cannot follow beam search"):
+        network.generate(**inputs, max_new_tokens=3, num_beams=2, do_sample=False, stopping_criteria=[stopping])
+    assert not llama.model.decoder._forward_hooks
+
+
+def test_parts_that_do_not_belong_together_are_refused(llama: Setting, llada: Setting) -> None:
+    rows = [{"token_ids": [5, 6, 7]}]
+    with pytest.raises(ProvenanceError, match="the anchors and this generation do not belong together"):
+        GuardStopping(replace(llama.model, content="another"), llama.anchors, llama.guard)
+    with pytest.raises(ProvenanceError, match="the guard and the anchors' signal do not belong together: layers"):
+        GuardStopping(llama.model, llama.anchors, llama.guard, layer=1)
+    with pytest.raises(ProvenanceError, match="MaskedDiffusion with pooling paper against Autoregressive"):
+        GuardStopping(llada.model, llada.anchors, llada.guard)
+    with pytest.raises(ProvenanceError, match="sampler name"):
+        generate_guarded(llama.model, rows, llada.anchors, llada.guard)
+    with pytest.raises(ProvenanceError, match="sampler steps 12 against 5"):
+        generate_guarded(llama.model, rows, llama.anchors, llama.guard, Autoregressive(5))
+    longer = StreamingGuard(alpha=0.1).fit(np.random.default_rng(0).random((30, STEPS + 1)))
+    with pytest.raises(InputError, match="fitted on 13 steps and the anchors have 12"):
+        GuardStopping(llama.model, llama.anchors, longer)
