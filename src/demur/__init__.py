@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from demur import attacks, defenses, dynamics, guards, models, prompts, recording, samplers, signal
     from demur.errors import DemurError, InputError, ProvenanceError
-    from demur.guards import SRIGuard
+    from demur.guards import SRIGuard, StreamingGuard, TrajectoryGuard
     from demur.judges import refused
     from demur.models import Model, load
     from demur.prompts import Prompt, read_prompts
@@ -31,6 +31,8 @@ _HOMES = {
     "Recording": "recording",
     "SRIGuard": "guards",
     "Signal": "signal",
+    "StreamingGuard": "guards",
+    "TrajectoryGuard": "guards",
     "load": "models",
     "read_prompts": "prompts",
     "record": "recording",
@@ -52,6 +54,8 @@ __all__ = [
     "Recording",
     "SRIGuard",
     "Signal",
+    "StreamingGuard",
+    "TrajectoryGuard",
     "__version__",
     "attacks",
     "defenses",
