@@ -12,9 +12,11 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from demur.bundled import bundled_prompts, is_bundled
 from demur.errors import InputError
 from demur.infill import infill_parts
 
@@ -54,6 +56,8 @@ class Prompt:
 def read_prompts(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
     """Read a prompt set: a ``.jsonl``, ``.csv`` or ``.parquet`` file, or ``hub:OWNER/NAME[:SPLIT]``.
 
+    "demur/toy/SET" is a bundled set, such as "demur/toy/test_harmful"; "demur/toy" is all of them together.
+
     Rows carry `id`, `prompt`, `label`, `attack`, `goal`, `category`, `prefill`, `infill`, or `token_ids` in
     place of `prompt`; other columns are ignored, and a row without `id` is named after its place in the file.
 
@@ -66,7 +70,7 @@ def read_prompts(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
         repository, _, split = name.removeprefix("hub:").partition(":")
         rows = hub_rows(name, repository, split=split or "train")
     else:
-        rows = file_rows(Path(path))
+        rows = chain.from_iterable(map(file_rows, bundled_prompts(name) if is_bundled(name) else [Path(path)]))
     prompts = list(checked_rows(name, rows, limit))
     if not prompts:
         raise InputError(f"{name}: holds no prompts; expected one row a prompt with at least the field 'prompt'")

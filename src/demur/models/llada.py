@@ -6,6 +6,7 @@ both directions and gives the official model's logits. Reading tensors is left t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -70,7 +71,7 @@ def build_llada(config: Mapping[str, Any], folder: Path, dtype: DType, device: t
         family="masked-diffusion",
         eos_token_ids=[token for token in ends if token < network.config.vocab_size],
         mask_token_id=MASK if mask is None else int(mask),
-        sampler_defaults={"response_length": 128, "remasking": "low_confidence"},
+        sampler_defaults={"response_length": _response_length(folder), "remasking": "low_confidence"},
     )
 
 
@@ -81,6 +82,17 @@ def llama_name(name: str) -> str | None:
         return f"model.layers.{block[1]}.{BLOCK[block[2]]}.{block[3]}"
     top = re.fullmatch(r"model\.transformer\.(\w+)\.(weight|bias)", name)
     return f"{TOP[top[1]]}.{top[2]}" if top and top[1] in TOP else None
+
+
+def _response_length(folder: Path) -> int:
+    """Response positions: those that the checkpoint's generation_config.json asks for, or the official 128."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return 128
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8")).get("max_new_tokens") or 128)
+    except ValueError as error:
+        raise InputError(f"{file}: is not valid JSON ({error}); get it again") from error
 
 
 def _has_bias(config: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """`load`: from a name to a `Model`.
 
-In: a Hub id, a checkpoint folder, a `.gguf` file or a folder that holds one. Out: a `Model` in eval mode on
-its device. Faults of the checkpoint are `InputError`s that name it and the mend.
+In: a Hub id, a checkpoint folder, a `.gguf` file or a folder that holds one, or the name of a bundled model. Out: a
+`Model` in eval mode on its device. Faults of the checkpoint are `InputError`s that name it and the mend.
 Diffusion checkpoints are told by the `model_type` of their config and built by a module each.
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from demur.bundled import bundled_model, is_bundled
 from demur.errors import InputError
 from demur.models.checkpoint import Built
 from demur.models.diffusion_gemma import build_diffusion_gemma
@@ -56,6 +57,8 @@ def load(
 ) -> Model:
     """Load a model by Hub id, checkpoint folder, or `.gguf` file (or a folder that holds one).
 
+    name_or_path : "demur/tiny-ar" and "demur/tiny-diffusion" are the bundled models, which need no network.
+
     revision : Hub revision; ignored for local files.
     device : "auto" takes a GPU where there is one. dtype : "auto" is float32 on a CPU and the checkpoint's
         own elsewhere; or a name such as "bfloat16".
@@ -94,7 +97,7 @@ def _load_diffusion(
     built = BUILDERS[config["model_type"]](config, folder, dtype, device)
     return from_network(
         built.network,
-        _tokenizer(str(folder), {}, built.tokenizer_class),
+        _tokenizer(str(folder), _tokenizer_options(config, built), built.tokenizer_class),
         name=name,
         content=files_hash(_checkpoint_files(folder, None)) if Path(source).is_dir() else folder.name,  # its commit
         family=built.family,
@@ -104,6 +107,14 @@ def _load_diffusion(
         eos_token_ids=built.eos_token_ids,
         sampler_defaults=built.sampler_defaults,
     )
+
+
+def _tokenizer_options(config: Mapping[str, Any], built: Built) -> dict[str, Any]:
+    """A plain config for a model type that transformers does not know, of which it would else warn at length."""
+    from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+    known = config["model_type"] in CONFIG_MAPPING or built.tokenizer_class != "AutoTokenizer"
+    return {} if known else {"config": PreTrainedConfig()}
 
 
 def _config(source: str, revision: str | None) -> dict[str, Any]:
@@ -133,7 +144,7 @@ def _local_folder(source: str, revision: str | None) -> Path:
 
 def _resolve(name: str, gguf_file: str | None) -> tuple[str, str | None]:
     """A folder or Hub id for transformers, and the `.gguf` file within it, if any."""
-    path = Path(name).expanduser()
+    path = bundled_model(name) if is_bundled(name) else Path(name).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
             raise InputError(f"{name}: is a file but no .gguf; give its folder, a .gguf file or a Hub id")

@@ -37,6 +37,7 @@ class Autoregressive(Sampler):
     """Autoregressive decoding: step t commits token t, and a committed token never changes.
 
     steps : T, the number of tokens generated. temperature : 0 decodes greedily.
+    suppress_eos : end-of-sequence tokens are never chosen, so that every answer has T tokens.
     seed : of the draws at a temperature above 0; each row has its own stream, whatever its batch.
     pooling : "paper" averages the states of the tokens so far (arXiv 2602.02600, section 3.1), each taken
         when the token is fed back, constant after end-of-sequence. "released" averages what the authors'
@@ -46,18 +47,26 @@ class Autoregressive(Sampler):
     family = "autoregressive"
     revises = False
 
-    def __init__(self, steps: int = 32, temperature: float = 0.0, seed: int = 0, pooling: Pooling = "paper") -> None:
+    def __init__(
+        self,
+        steps: int = 32,
+        temperature: float = 0.0,
+        suppress_eos: bool = False,
+        seed: int = 0,
+        pooling: Pooling = "paper",
+    ) -> None:
         require_at_least("steps", steps, 1)
         require_at_least("temperature", temperature, 0)
         require_one_of("pooling", pooling, ("paper", "released"))
         self.step_count = self.response_length = steps
-        self.temperature, self.seed, self.pooling = temperature, seed, pooling
+        self.temperature, self.suppress_eos, self.seed, self.pooling = temperature, suppress_eos, seed, pooling
 
     @property
     def arguments(self) -> dict[str, Any]:
         return {
             "steps": self.step_count,
             "temperature": self.temperature,
+            "suppress_eos": self.suppress_eos,
             "seed": self.seed,
             "pooling": self.pooling,
         }
@@ -86,6 +95,8 @@ class Autoregressive(Sampler):
             logits = feed.prompt()
             for index in range(1, total + 1):
                 if len(rows):
+                    if self.suppress_eos:
+                        logits[:, eos] = -torch.inf
                     chosen = self._choose(logits, [generators[row] for row in rows.tolist()] if generators else [])
                     wanted = forced[rows, index - 1]
                     chosen = torch.where(wanted == FREE, chosen, wanted)
