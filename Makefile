@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format bench train-tiny clean
 
 setup: $(STAMP)
 
@@ -17,9 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 ifeq ($(strip $(MODEL)),)
-	@echo "No model is bundled yet; give one: make demo MODEL=path/to/folder-or-file.gguf"
+	$(BIN)/demur demo
 else
-	$(BIN)/demur study $(MODEL) --out runs/demo --prompts $(or $(PROMPTS),demo/prompts) --limit $(or $(LIMIT),40)
+	$(BIN)/demur study $(MODEL) --out runs/model --prompts $(or $(PROMPTS),demo/prompts) --limit $(or $(LIMIT),40)
 endif
 
 lint: setup
@@ -32,8 +32,20 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Two workers, a file at a time: tests of one file share models that take seconds to train.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Rebuild the bundled models and prompt sets from nothing, two trainings at a time, and measure them.
+TRAINED := build/tiny
+train-tiny: setup
+	mkdir -p $(TRAINED)
+	$(BIN)/python training/prompt_sets.py src/demur/bundled/toy
+	printf '%s\n' diffusion ar | OMP_NUM_THREADS=1 xargs -P 2 -I KIND $(BIN)/python training/train.py KIND $(TRAINED)/KIND-0
+	rm -rf src/demur/bundled/tiny-ar src/demur/bundled/tiny-diffusion
+	cp -r $(TRAINED)/ar-0 src/demur/bundled/tiny-ar
+	cp -r $(TRAINED)/diffusion-0 src/demur/bundled/tiny-diffusion
+	OMP_NUM_THREADS=2 $(BIN)/python training/evaluate.py $(TRAINED)/scores.json $(TRAINED)/ar-0 $(TRAINED)/diffusion-0 --threads 2
 
 bench: setup
 	$(BIN)/python benchmarks/guard.py

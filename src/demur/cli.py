@@ -59,6 +59,32 @@ JudgeCache = Annotated[Path | None, typer.Option(help="File that keeps verdicts;
 
 
 @app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    seed: Seed = 0,
+    resume: Resume = True,
+) -> None:
+    """The whole story in three minutes: two bundled models, offline, and one page that explains it."""
+    from demur.report import write_comparison, write_report, write_story, write_viewer
+    from demur.studies.demo import run_demo
+
+    found = run_demo(out, seed=seed, resume=resume, say=typer.echo)
+    typer.echo("pages")
+    for name, one in found.studies.items():
+        write_report(one, out / name / "report.html", show_text=True)
+        typer.echo(
+            f"  every generation, step by step: {write_viewer(out / name, out / name / 'viewer.html', show_text=True)}"
+        )
+    write_comparison(found.comparison, out / "comparison")
+    report = write_story(found, out / "report.html")
+    typer.echo(f"report: {report}")
+    typer.echo("next, a real model, from the Hub, a folder or a .gguf file, on these prompts and then on your own:")
+    typer.echo("  demur study Qwen/Qwen2.5-0.5B-Instruct --out runs/qwen --prompts demur/toy")
+    typer.echo("  demur study MODEL --out runs/mine --prompts DIR")
+    _open(report)
+
+
+@app.command()
 def study(
     model: ModelName,
     out: Out,
@@ -147,8 +173,6 @@ def view(
     open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
 ) -> None:
     """Play any generation of a run step by step: one HTML file that needs no network."""
-    import webbrowser
-
     from demur.recording.folder import disk_errors
     from demur.report import write_viewer
 
@@ -156,8 +180,8 @@ def view(
     with disk_errors(path):
         write_viewer(run, path, show_text=show_text)
     typer.echo(f"viewer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    if open_it and sys.stdout.isatty() and _has_screen():
-        webbrowser.open(path.resolve().as_uri())
+    if open_it:
+        _open(path)
 
 
 @app.command()
@@ -295,9 +319,13 @@ def guard_score(
     typer.echo(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
 
 
-def _has_screen() -> bool:
-    """Whether a browser would get a window; without one, `webbrowser` takes over the terminal."""
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+def _open(page: Path) -> None:
+    """Open a page in the browser where there is a screen; elsewhere a browser would take over the terminal."""
+    has_screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if has_screen and sys.stdout.isatty():
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
 
 
 def _load(name: str, device: str, dtype: str, revision: str | None) -> Model:

@@ -128,7 +128,7 @@ class Recording:
 
     def token_text(self, token: int) -> str:
         """The text of one token by itself, special tokens by their name; `InputError` without a tokenizer."""
-        return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
     def _tokens_of(self, arrays: files.Arrays, at: int) -> StepTokens:
         committed_at = arrays["committed_at"][at]
@@ -148,10 +148,11 @@ class Recording:
     def _text(self, tokens: np.ndarray) -> str:
         from demur.models import decode_response
 
-        return decode_response(self._tokenizer, tokens.tolist(), self.manifest["eos_token_ids"])
+        return decode_response(self.tokenizer, tokens.tolist(), self.manifest["eos_token_ids"])
 
     @cached_property
-    def _tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model, kept beside the tokens; `InputError` where it had none."""
         folder = self.path / files.TOKENIZER
         if not folder.is_dir():
             raise InputError(f"{self.path}: was recorded without a tokenizer, so there is no text; use steps_tokens")

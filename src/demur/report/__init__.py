@@ -3,6 +3,7 @@
 from demur.report.comparison import comparison_figure, write_comparison
 from demur.report.figures import irr_figure, projection_figure, roc_figure, save_figures
 from demur.report.html import write_report
+from demur.report.story import write_story
 from demur.report.trajectories import bands_figure, signal_figure
 from demur.report.viewer import write_viewer
 
@@ -16,5 +17,6 @@ __all__ = [
     "signal_figure",
     "write_comparison",
     "write_report",
+    "write_story",
     "write_viewer",
 ]

@@ -82,8 +82,8 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         body = [
             (
                 name_of(group),
-                [_value(_row(here, group, run)) for run in comparison.runs]
-                + [_difference(_row(there, group, run)) for run in others],
+                [value_cell(_row(here, group, run)) for run in comparison.runs]
+                + [difference_cell(_row(there, group, run)) for run in others],
             )
             for group in dict.fromkeys(here["group"])
         ]
@@ -132,13 +132,15 @@ def _row(rows: pd.DataFrame, group: Any, run: str) -> Any:
     return next(rows[(rows["group"] == group) & (rows["run"] == run)].itertuples(), None)
 
 
-def _value(row: Any) -> Cell:
+def value_cell(row: Any) -> Cell:
+    """A run's own value, from a row of `Comparison.table`."""
     if row is None or row.unit == "share":
         return Cell(NOT_MEASURED) if row is None else percent(row.value, row.low, row.high, row.count)
     return Cell(f"{row.value:.1f}", f"{row.low:.1f}–{row.high:.1f}", f"n\u00a0=\u00a0{row.count}")
 
 
-def _difference(row: Any) -> Cell:
+def difference_cell(row: Any) -> Cell:
+    """A paired difference, from a row of `Comparison.table`."""
     if row is None:
         return Cell(NOT_MEASURED)
     p = "" if pd.isna(row.p_value) else f", p\u00a0=\u00a0{row.p_value:.2g}"

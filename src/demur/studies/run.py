@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from demur.bundled import bundled_prompts, is_bundled
 from demur.errors import InputError
 from demur.guards import SRIGuard
 from demur.judges import CompliesJudge, Judge
@@ -141,7 +142,9 @@ def analyse(
 
 
 def read_sets(folder: Path, limit: int | None) -> dict[str, list[Prompt]]:
-    """The prompt sets of a study by name; `InputError` naming every file that is missing."""
+    """The prompt sets of a study by name, from a folder or "demur/toy"; `InputError` naming every file missing."""
+    if is_bundled(folder):
+        folder = bundled_prompts(str(folder))[0].parent
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of prompt files; it should hold {', '.join(PROMPT_SETS)} as .jsonl")
     paths = {name: _file_of(folder, name) for name in PROMPT_SETS}
