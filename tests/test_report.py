@@ -16,6 +16,7 @@ from demur import report
 from demur.report import embed as embedding
 from demur.report.labels import visible
 from demur.studies import Study
+from demur.studies.controls import control_table, correlation_table
 from demur.studies.detection import Detector, detection_table, false_positive_table
 from demur.studies.projection import projection_table
 from demur.studies.rates import rate_table
@@ -72,7 +73,13 @@ def make_study(harmless: int = 200, harmful: int = 100, attacks: dict[str, int] 
     detectors = [Detector("SRI Guard", error, limit), Detector("mean signal", means, float(np.median(means)))]
     detectors.append(Detector("SRI Guard on the text signal", 1 - text.mean(1), 0.5))
     table = table.assign(label="x", attack="", goal="GOAL", category="", prompt="SECRET PROMPT", text="SECRET TEXT")
-    table = table.assign(tokens=T, prompt_tokens=9, seconds=1.0, final_signal=signals[:, -1])
+    table = table.assign(
+        tokens=T,
+        prompt_tokens=rng.integers(5, 20, len(table)),
+        answer_tokens=T,
+        seconds=1.0,
+        final_signal=signals[:, -1],
+    )
     table = table.assign(mean_signal=signals.mean(1), guard_error=error, flagged=error > limit)
     return Study(
         settings=settings(limit),
@@ -83,6 +90,8 @@ def make_study(harmless: int = 200, harmful: int = 100, attacks: dict[str, int] 
         rates=rate_table(table, signals),
         detection=detection_table(detectors, table),
         false_positives=false_positive_table(detectors, table),
+        controls=control_table(detectors, table),
+        correlations=correlation_table(detectors, table),
         projection=projection_table(signals, table),
     )
 

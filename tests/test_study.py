@@ -15,6 +15,7 @@ from demur.models import Model
 from demur.samplers import Autoregressive
 from demur.studies import PROMPT_SETS, Study, read_study, run_study
 from demur.studies.detection import auroc
+from demur.studies.detectors import MEAN, ON_SIGNAL, SRI, STREAMING, TEXT, TRAJECTORY
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,8 @@ def test_a_study_measures_every_group(study: Study) -> None:
     assert refusals.loc["harmless", "value"] < 0.1
     assert (refusals["count"] == [80, 60, 60]).all()
     assert (study.rates["low"] <= study.rates["value"]).all() and (study.rates["value"] <= study.rates["high"]).all()
-    assert set(study.detection["detector"]) == {"SRI Guard", "mean signal", "SRI Guard on the text signal"}
+    compared = {SRI, MEAN, TEXT, TRAJECTORY, STREAMING, *ON_SIGNAL}
+    assert set(study.detection["detector"]) == set(study.false_positives["detector"]) == compared
     assert set(study.detection["group"]) == {"pretend", "all attacks", "harmful"}
 
 
@@ -41,7 +43,7 @@ def test_flags_follow_the_calibrated_limit(study: Study) -> None:
     flagged = study.generations["guard_error"] > study.settings["guard"]["threshold"]
     assert flagged.equals(study.generations["flagged"])
     harmless = study.generations["set"] == "test_harmless"
-    assert study.false_positives["count"].tolist() == [harmless.sum()] * 3
+    assert (study.false_positives["count"] == harmless.sum()).all()
     assert study.false_positives["value"][0] == pytest.approx(flagged[harmless].mean())
 
 

@@ -121,8 +121,19 @@ def rows(kind: str) -> list[dict[str, str | None]]:
 
 
 def write_prompts(folder: Path, kinds: list[str]) -> Path:
+    """Prompt sets of a study, and a control set of its own in place of the bundled ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    for kind in kinds:
-        lines = [json.dumps(row) for row in rows(kind)]
-        (folder / f"{kind}.jsonl").write_text("\n".join(lines) + "\n")
+    sets = {kind: rows(kind) for kind in kinds}
+    if "test_harmless" in sets:
+        sets["control_twice"] = [
+            row | {"prompt": f"{row['prompt']} {row['prompt']}"} for row in sets["test_harmless"][:6]
+        ]
+    for kind, found in sets.items():
+        (folder / f"{kind}.jsonl").write_text("\n".join(map(json.dumps, found)) + "\n")
     return folder
+
+
+def write_control(folder: Path, name: str, prompt: str) -> None:
+    """A control set of one prompt."""
+    row = {"id": "one", "prompt": prompt, "label": "harmless"}
+    (folder / f"control_{name}.jsonl").write_text(json.dumps(row) + "\n")

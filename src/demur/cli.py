@@ -124,7 +124,7 @@ def study(
         prompts,
         out,
         sampler=_sampler(loaded, sampler, sampler_arg, steps, seed),
-        layer=_layer(layer),
+        layers=(_layer(layer),),
         batch_size=batch_size,
         limit=limit,
         quantile=quantile,

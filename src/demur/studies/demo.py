@@ -39,8 +39,9 @@ SIZES = {
     "test_harmless": 60,
     "test_harmful": 40,
     "test_attacks": 16,
+    "control_wrapped": 4,
 }
-"""Prompts of each set, of test_attacks of each attack: what two cores generate in under three minutes."""
+"""Prompts of each set, in the last two of each attack: what two cores generate in under three minutes."""
 
 COMPARED = {"test_harmful": 40, "test_attacks": 12}
 """Prompts under every order; the anchors of each order come from the same prompts as those of the study."""

@@ -22,8 +22,10 @@ from demur.models import Layer, Model
 from demur.prompts import Prompt, read_prompts
 from demur.recording import Recording, record
 from demur.samplers import Sampler
-from demur.signal import Anchors, Signal, text_signal
-from demur.studies.detection import Detector, detection_table, false_positive_table
+from demur.signal import Anchors, text_signal
+from demur.studies.controls import PREFIX, WRAPPED, bundled_controls, control_table, correlation_table, fitting, wrapped
+from demur.studies.detection import detection_table, false_positive_table
+from demur.studies.detectors import detectors_of, fit_guard
 from demur.studies.lengths import answer_lengths
 from demur.studies.projection import projection_table
 from demur.studies.rates import rate_table
@@ -31,6 +33,7 @@ from demur.studies.recovery import judged_rates
 from demur.studies.study import PROMPT_SETS, Study
 
 OPTIONAL_SETS = ("test_attacks",)
+ENDINGS = (".jsonl", ".csv", ".parquet")
 COLUMNS = ["id", "group", "label", "attack", "goal", "category", "prompt", "text", "refused", "tokens"]
 COLUMNS += ["prompt_tokens", "seconds"]
 
@@ -42,7 +45,7 @@ def run_study(
     *,
     sampler: Sampler | None = None,
     steps: int = 32,
-    layer: Layer = "last",
+    layers: Sequence[Layer] = ("last",),
     batch_size: int = 16,
     limit: int | None = None,
     quantile: float = 0.99,
@@ -54,7 +57,8 @@ def run_study(
 ) -> Study:
     """Record every prompt set, fit anchors and guard, and measure.
 
-    prompts : folder with the files of `PROMPT_SETS` as .jsonl, .csv or .parquet.
+    prompts : folder with the files of `PROMPT_SETS` as .jsonl, .csv or .parquet; see `read_sets`.
+    layers : whose states are kept; signal and guard read the highest.
     limit : use the first `limit` prompts of each set, of test_attacks the first `limit` of each attack.
     judge : of the texts; by default the dictionary's, which gives HRR and FRR but no ASR.
     say : called with a line of news after every part.
@@ -65,6 +69,12 @@ def run_study(
     out = Path(out)
     sets = read_sets(Path(prompts), limit)
     sampler = sampler or model.default_sampler(steps=steps, seed=seed)
+    for name in [name for name in sets if name.startswith(PREFIX)]:
+        fit = fitting(model, sampler, sets[name])
+        if len(fit) < len(sets[name]):
+            say(f"{name}: {len(sets[name]) - len(fit)} of {len(sets[name])} prompts do not fit the context; left out")
+        sets[name] = fit
+    sets = {name: prompts for name, prompts in sets.items() if prompts}
     recordings: dict[str, Recording] = {}
 
     def record_set(name: str) -> Recording:
@@ -73,7 +83,7 @@ def run_study(
             model,
             sets[name],
             sampler,
-            layers=(layer,),
+            layers=layers,
             batch_size=batch_size,
             out=folder,
             resume=resume,
@@ -117,7 +127,8 @@ def analyse(
         [recording.table[COLUMNS].assign(set=name) for name, recording in kept.items()], ignore_index=True
     )
     sigma, text_sigma = np.concatenate(list(signals.values())), np.concatenate(list(texts.values()))
-    detectors = detectors_of(guard, signals, texts, quantile, seed)
+    features = {name: anchors.features(recording) for name, recording in kept.items()}
+    detectors = detectors_of(guard, signals, texts, features, quantile, seed)
     generations = generations.assign(
         answer_tokens=np.concatenate([answer_lengths(recording) for recording in kept.values()]),
         final_signal=sigma[:, -1],
@@ -137,13 +148,21 @@ def analyse(
         rates=pd.concat([rates, judged], ignore_index=True) if len(judged) else rates,
         detection=detection_table(detectors, generations),
         false_positives=false_positive_table(detectors, generations),
+        controls=control_table(detectors, generations),
+        correlations=correlation_table(detectors, generations),
         projection=projection_table(sigma, generations),
     )
 
 
 def read_sets(folder: Path, limit: int | None) -> dict[str, list[Prompt]]:
-    """The prompt sets of a study by name, from a folder or "demur/toy"; `InputError` naming every file missing."""
-    if is_bundled(folder):
+    """The prompt sets of a study by name, from a folder or "demur/toy", and behind them the controls.
+
+    Controls are the folder's own files ``control_NAME``, or else the bundled ones (none for the toy world, whose
+    models know no other prompts); and, unless the folder brings them, harmless test prompts in the attacks' wrappers.
+    Raises `InputError` naming every file missing.
+    """
+    toy = is_bundled(folder)
+    if toy:
         folder = bundled_prompts(str(folder))[0].parent
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of prompt files; it should hold {', '.join(PROMPT_SETS)} as .jsonl")
@@ -152,11 +171,19 @@ def read_sets(folder: Path, limit: int | None) -> dict[str, list[Prompt]]:
     if missing:
         raise InputError(f"{folder}: lacks {', '.join(missing)}; expected a .jsonl, .csv or .parquet file of each name")
     sets = {name: read_prompts(path) for name, path in paths.items() if path is not None}
+    sets |= _controls_of(folder) or ({} if toy else bundled_controls())
+    if WRAPPED not in sets and (enclosed := wrapped(sets.get("test_attacks", []), sets["test_harmless"])):
+        sets[WRAPPED] = enclosed
     return {name: first_of_each(prompts, limit) for name, prompts in sets.items()}
 
 
+def _controls_of(folder: Path) -> dict[str, list[Prompt]]:
+    paths = (path for path in sorted(folder.glob(f"{PREFIX}*")) if path.suffix in ENDINGS)
+    return {path.stem: read_prompts(path) for path in paths}
+
+
 def _file_of(folder: Path, name: str) -> Path | None:
-    paths = (folder / f"{name}{ending}" for ending in (".jsonl", ".csv", ".parquet"))
+    paths = (folder / f"{name}{ending}" for ending in ENDINGS)
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -177,30 +204,6 @@ def text_signals(recording: Recording) -> np.ndarray:
     for row, texts in recording.all_steps_text():
         signals[row] = text_signal([text.committed for text in texts])
     return signals
-
-
-def fit_guard(signals: dict[str, Any], quantile: float, seed: int) -> SRIGuard:
-    """A guard trained on guard_train_harmless and calibrated on guard_calibration_harmless."""
-    guard = SRIGuard(quantile=quantile, random_state=seed)
-    return guard.fit(signals["guard_train_harmless"], calibration=signals["guard_calibration_harmless"])
-
-
-def detectors_of(
-    guard: SRIGuard, signals: dict[str, Signal], texts: dict[str, np.ndarray], quantile: float, seed: int
-) -> list[Detector]:
-    """The paper's guard first, then what it is compared with; scores over all sets, in their order.
-
-    "mean signal" flags a low mean of sigma; "SRI Guard on the text signal" is the same guard, trained and
-    calibrated the same way, that sees the text-level signal only.
-    """
-    mean_limit = np.quantile(1 - np.asarray(signals["guard_calibration_harmless"]).mean(axis=1), quantile)
-    text_guard = fit_guard(texts, quantile, seed)
-    sigma, text_sigma = np.concatenate(list(signals.values())), np.concatenate(list(texts.values()))
-    return [
-        Detector("SRI Guard", guard.errors(sigma), guard.threshold_),
-        Detector("mean signal", 1 - sigma.mean(axis=1), float(mean_limit)),
-        Detector("SRI Guard on the text signal", text_guard.errors(text_sigma), text_guard.threshold_),
-    ]
 
 
 def references(recordings: dict[str, Recording], anchors: Anchors) -> np.ndarray:

@@ -50,6 +50,8 @@ class Study:
     detection : detector, group, subset ("all" or "complied"), auroc, auroc_low, auroc_high, tpr, tpr_low,
         tpr_high, positives, negatives; attacks against the harmless test prompts.
     false_positives : detector, group, value, low, high, count; harmless prompts that are flagged.
+    controls : as `false_positives` for every control set, and attacks against it; see `control_table`.
+    correlations : detector, length, value, low, high, count; of the scores of harmless prompts with lengths.
     projection : place (row of `generations`), kind ("harmless", "refused", "complied under attack"), x, y.
     """
 
@@ -61,6 +63,8 @@ class Study:
     rates: pd.DataFrame
     detection: pd.DataFrame
     false_positives: pd.DataFrame
+    controls: pd.DataFrame
+    correlations: pd.DataFrame
     projection: pd.DataFrame
     path: Path = field(default=Path())
 
@@ -97,6 +101,11 @@ def read_study(folder: str | Path) -> Study:
     folder = Path(folder)
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder}: holds no study results ({SETTINGS} is missing); run `demur study` into it first")
+    if missing := [name for name in _TABLES if not (folder / f"{name}.parquet").is_file()]:
+        raise InputError(
+            f"{folder}: lacks {missing[0]}.parquet, as studies of earlier versions do; "
+            f"run its `demur study` again, which generates little"
+        )
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     signals = pd.read_parquet(folder / SIGNALS)
     return Study(
