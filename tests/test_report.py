@@ -20,6 +20,7 @@ from demur.studies.controls import control_table, correlation_table
 from demur.studies.detection import Detector, detection_table, false_positive_table
 from demur.studies.projection import projection_table
 from demur.studies.rates import rate_table
+from demur.studies.streaming import streaming_table
 
 ATTACKS = {"PAIR": 87, "GCG": 100, "JBC": 100, "random_search": 100}
 REFUSED_SHARE = {"harmless": 0.02, "harmful": 0.6, "PAIR": 0.55, "GCG": 0.5, "JBC": 0.2, "random_search": 0.08}
@@ -92,6 +93,7 @@ def make_study(harmless: int = 200, harmful: int = 100, attacks: dict[str, int] 
         false_positives=false_positive_table(detectors, table),
         controls=control_table(detectors, table),
         correlations=correlation_table(detectors, table),
+        streaming=streaming_table({"Streaming Guard": (0.05, np.where(error > limit, 3, 0))}, table, T),
         projection=projection_table(signals, table),
     )
 

@@ -214,3 +214,14 @@ def test_a_saved_guard_comes_back_as_it_was(tmp_path: Path) -> None:
     write_arrays(path, {**arrays, "centre": arrays["centre"][:5, :2]}, header)
     with pytest.raises(InputError, match=r"g\.safetensors: its header and arrays do not fit"):
         StreamingGuard.load(path)
+
+
+def test_on_the_high_side_low_values_pass() -> None:
+    rng = np.random.default_rng(0)
+    harmless = rng.normal(size=(600, 12))
+    guard = StreamingGuard(0.05, side="high").fit(harmless[:300], calibration=harmless[300:])
+    low, high = rng.normal(-6, 1, (50, 12)), rng.normal(6, 1, (50, 12))
+    assert (guard.stops(low) == 0).all() and (guard.stops(high) == 1).all()
+    assert (StreamingGuard(0.05).fit(harmless[:300], calibration=harmless[300:]).stops(low) == 1).all()
+    with pytest.raises(InputError, match="side is 'left'"):
+        StreamingGuard(side="left").fit(harmless)

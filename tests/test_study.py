@@ -15,7 +15,7 @@ from demur.models import Model
 from demur.samplers import Autoregressive
 from demur.studies import PROMPT_SETS, Study, read_study, run_study
 from demur.studies.detection import auroc
-from demur.studies.detectors import MEAN, ON_SIGNAL, SRI, STREAMING, TEXT, TRAJECTORY
+from demur.studies.detectors import DIRECTION, MEAN, ON_SIGNAL, SRI, STREAMING, STREAMING_DIRECTION, TEXT, TRAJECTORY
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_a_study_measures_every_group(study: Study) -> None:
     assert refusals.loc["harmless", "value"] < 0.1
     assert (refusals["count"] == [80, 60, 60]).all()
     assert (study.rates["low"] <= study.rates["value"]).all() and (study.rates["value"] <= study.rates["high"]).all()
-    compared = {SRI, MEAN, TEXT, TRAJECTORY, STREAMING, *ON_SIGNAL}
+    compared = {SRI, MEAN, TEXT, DIRECTION, TRAJECTORY, STREAMING, STREAMING_DIRECTION, *ON_SIGNAL}
     assert set(study.detection["detector"]) == set(study.false_positives["detector"]) == compared
     assert set(study.detection["group"]) == {"pretend", "all attacks", "harmful"}
 
@@ -107,3 +107,12 @@ def test_a_perfect_separation_still_has_an_interval() -> None:
     found = auroc(np.zeros(30), np.ones(20))
     assert found.value == 1.0
     assert 0.8 < found.low < found.high <= 1.0
+
+
+def test_stops_on_the_way_are_counted_a_group_at_a_time(study: Study) -> None:
+    rows = study.streaming.set_index(["detector", "group"])
+    assert set(study.streaming["group"]) == {"harmless", "harmful", "pretend", "all attacks"}
+    assert rows.loc[(STREAMING_DIRECTION, "harmful"), "value"] > 0.9
+    assert rows.loc[(STREAMING_DIRECTION, "harmless"), "value"] < 0.1
+    stopped = study.streaming.dropna(subset=["median_step"])
+    assert (stopped["median_saved"] == 1 - stopped["median_step"] / study.steps).all()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from demur import attacks, defenses, dynamics, guards, models, prompts, recording, samplers, signal
     from demur.errors import DemurError, InputError, ProvenanceError
-    from demur.guards import SRIGuard, StreamingGuard, TrajectoryGuard
+    from demur.guards import DirectionGuard, SRIGuard, StreamingGuard, TrajectoryGuard
     from demur.judges import refused
     from demur.models import Model, load
     from demur.prompts import Prompt, read_prompts
@@ -33,6 +33,7 @@ _HOMES = {
     "Signal": "signal",
     "StreamingGuard": "guards",
     "TrajectoryGuard": "guards",
+    "DirectionGuard": "guards",
     "load": "models",
     "read_prompts": "prompts",
     "record": "recording",
@@ -46,6 +47,7 @@ _ROOMS = ("attacks", "defenses", "dynamics", "guards", "models", "prompts", "rec
 __all__ = [
     "Anchors",
     "DemurError",
+    "DirectionGuard",
     "InputError",
     "Model",
     "Prompt",

@@ -91,7 +91,9 @@ def study(
     prompts: Annotated[Path, typer.Option(help="Folder of prompt files; see the docs for their names.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts of each group only.")] = None,
     steps: Steps = 32,
-    layer: Annotated[str, typer.Option(help="first, middle, last or a number.")] = "last",
+    layer: Annotated[
+        str | None, typer.Option(help="first, quarter, middle, last or a number; the only one that is read then.")
+    ] = None,
     batch_size: BatchSize = 16,
     quantile: Annotated[float, typer.Option(help="Quantile of held-out harmless errors that the guard allows.")] = 0.99,
     sampler: SamplerName = None,
@@ -111,7 +113,7 @@ def study(
     """The main job: record, anchors, signal, rates, guard and a report."""
     from demur.report import save_figures, signal_figure, write_report
     from demur.studies import run_study
-    from demur.studies.run import read_sets
+    from demur.studies.run import LAYERS, read_sets
 
     sets = read_sets(prompts, limit)  # a fault in a prompt file should not wait for the model to load
     known = {prompt.id for name, rows in sets.items() if not name.startswith("anchors_") for prompt in rows}
@@ -124,7 +126,7 @@ def study(
         prompts,
         out,
         sampler=_sampler(loaded, sampler, sampler_arg, steps, seed),
-        layers=(_layer(layer),),
+        layers=LAYERS if layer is None else (_layer(layer),),
         batch_size=batch_size,
         limit=limit,
         quantile=quantile,
@@ -192,7 +194,7 @@ def record(
     sampler: SamplerName = None,
     sampler_arg: SamplerArguments = None,
     steps: Steps = 32,
-    layers: Annotated[str, typer.Option(help="Comma-separated: first, middle, last or numbers.")] = "last",
+    layers: Annotated[str, typer.Option(help="Comma-separated: first, quarter, middle, last or numbers.")] = "last",
     batch_size: BatchSize = 16,
     keep: Annotated[str, typer.Option(help="phi, or signal (needs --anchors).")] = "phi",
     anchors: Annotated[Path | None, typer.Option(help="Anchors for --keep signal.")] = None,

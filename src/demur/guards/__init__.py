@@ -1,9 +1,19 @@
 """Guards: detectors of unusual trajectories, arrays in and scores out. What a flag leads to is left to defenses."""
 
 from demur.guards.detector_guard import DetectorGuard
+from demur.guards.direction_guard import DirectionGuard, states_of
 from demur.guards.sri_guard import SRIGuard
 from demur.guards.streaming_guard import StepsSaved, StreamingGuard
 from demur.guards.trajectory_guard import TrajectoryGuard
 from demur.guards.watch import Watch
 
-__all__ = ["DetectorGuard", "SRIGuard", "StepsSaved", "StreamingGuard", "TrajectoryGuard", "Watch"]
+__all__ = [
+    "DetectorGuard",
+    "DirectionGuard",
+    "SRIGuard",
+    "StepsSaved",
+    "StreamingGuard",
+    "TrajectoryGuard",
+    "Watch",
+    "states_of",
+]

@@ -53,6 +53,9 @@ class StreamingGuard(Guard):
     ----------
     alpha : float, default=0.01
         Highest probability with which a harmless generation may ever be stopped.
+    side : {"both", "high"}, default="both"
+        "high" counts high values and means alone, for numbers of which only high ones are suspect, such as
+        `DirectionGuard.place_errors`; the signal is strange on either side.
     least_tail : float, default=0.01
         Shortest that a tail is taken to be. A signal at its limit of 0 or 1 hardly moves in training, and the
         smallest movement would count as a great one.
@@ -92,8 +95,9 @@ class StreamingGuard(Guard):
 
     _kind = "streaming-guard"
 
-    def __init__(self, alpha: float = 0.01, *, least_tail: float = 0.01) -> None:
+    def __init__(self, alpha: float = 0.01, *, side: str = "both", least_tail: float = 0.01) -> None:
         self.alpha = alpha
+        self.side = side
         self.least_tail = least_tail
 
     def calibrate(self, X: ArrayLike) -> StreamingGuard:
@@ -126,6 +130,8 @@ class StreamingGuard(Guard):
     def _check_parameters(self) -> None:
         if not 0 < self.alpha < 1:
             raise InputError(f"alpha is {self.alpha}; expected a number between 0 and 1, such as 0.01.")
+        if self.side not in ("both", "high"):
+            raise InputError(f"side is {self.side!r}; expected 'both' or 'high'.")
         if not 0 < self.least_tail < np.inf:
             raise InputError(f"least_tail is {self.least_tail}; expected a finite number above 0, such as 0.01.")
 
@@ -135,6 +141,8 @@ class StreamingGuard(Guard):
         low, centre, high = np.quantile(features, (_TAIL, 0.5, 1 - _TAIL), axis=2)  # [steps, features] each
         below, above = (np.maximum(tail, self.least_tail) for tail in (centre - low, high - centre))
         below[:, FEATURES.index("movement")] = np.inf
+        if self.side == "high":
+            below[:], above[:, FEATURES.index("movement")] = np.inf, np.inf
         self.usual_ = Usual(centre, below, above)
 
     def _scores(self, values: Floats) -> Floats:

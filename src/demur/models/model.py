@@ -122,11 +122,11 @@ class Model:
     def layer_index(self, layer: Layer) -> int:
         """The index of a layer as in transformers' ``hidden_states``.
 
-        layer : "first" (output of the first block), "middle", "last" (after the final norm), or a whole
+        layer : "first" (output of the first block), "quarter", "middle", "last" (after the final norm), or a whole
             number from 0 (the embeddings) to `layer_count`, negative ones counted from the end.
         """
         count = self.layer_count
-        named = {"first": min(1, count), "middle": count // 2, "last": count}
+        named = {"first": min(1, count), "quarter": max(count // 4, min(1, count)), "middle": count // 2, "last": count}
         if isinstance(layer, str) and layer in named:
             return named[layer]
         try:
@@ -135,7 +135,9 @@ class Model:
             index = count + 1
         index = index + count + 1 if index < 0 else index
         if not 0 <= index <= count:
-            raise InputError(f"layer {layer!r} is none of first, middle, last or a whole number from 0 to {count}")
+            raise InputError(
+                f"layer {layer!r} is none of first, quarter, middle, last or a whole number from 0 to {count}"
+            )
         return index
 
     @contextmanager

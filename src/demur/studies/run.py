@@ -16,7 +16,7 @@ import pandas as pd
 
 from demur.bundled import bundled_prompts, is_bundled
 from demur.errors import InputError
-from demur.guards import SRIGuard
+from demur.guards import SRIGuard, states_of
 from demur.judges import CompliesJudge, Judge
 from demur.models import Layer, Model
 from demur.prompts import Prompt, read_prompts
@@ -25,14 +25,16 @@ from demur.samplers import Sampler
 from demur.signal import Anchors, text_signal
 from demur.studies.controls import PREFIX, WRAPPED, bundled_controls, control_table, correlation_table, fitting, wrapped
 from demur.studies.detection import detection_table, false_positive_table
-from demur.studies.detectors import detectors_of, fit_guard
+from demur.studies.detectors import LOOKS, detectors_of, fit_guard
 from demur.studies.lengths import answer_lengths
 from demur.studies.projection import projection_table
 from demur.studies.rates import rate_table
 from demur.studies.recovery import judged_rates
+from demur.studies.streaming import streaming_table
 from demur.studies.study import PROMPT_SETS, Study
 
 OPTIONAL_SETS = ("test_attacks",)
+LAYERS: tuple[Layer, ...] = ("quarter", "middle", "last")
 ENDINGS = (".jsonl", ".csv", ".parquet")
 COLUMNS = ["id", "group", "label", "attack", "goal", "category", "prompt", "text", "refused", "tokens"]
 COLUMNS += ["prompt_tokens", "seconds"]
@@ -45,7 +47,7 @@ def run_study(
     *,
     sampler: Sampler | None = None,
     steps: int = 32,
-    layers: Sequence[Layer] = ("last",),
+    layers: Sequence[Layer] = LAYERS,
     batch_size: int = 16,
     limit: int | None = None,
     quantile: float = 0.99,
@@ -128,7 +130,9 @@ def analyse(
     )
     sigma, text_sigma = np.concatenate(list(signals.values())), np.concatenate(list(texts.values()))
     features = {name: anchors.features(recording) for name, recording in kept.items()}
-    detectors = detectors_of(guard, signals, texts, features, quantile, seed)
+    states = {name: states_of(recording, LOOKS) for name, recording in kept.items()}
+    harmful = states_of(recordings["anchors_harmful"], LOOKS)
+    detectors, stops = detectors_of(guard, signals, texts, features, states, harmful, quantile=quantile, seed=seed)
     generations = generations.assign(
         answer_tokens=np.concatenate([answer_lengths(recording) for recording in kept.values()]),
         final_signal=sigma[:, -1],
@@ -150,6 +154,7 @@ def analyse(
         false_positives=false_positive_table(detectors, generations),
         controls=control_table(detectors, generations),
         correlations=correlation_table(detectors, generations),
+        streaming=streaming_table(stops, generations, sigma.shape[1]),
         projection=projection_table(sigma, generations),
     )
 

@@ -52,6 +52,7 @@ class Study:
     false_positives : detector, group, value, low, high, count; harmless prompts that are flagged.
     controls : as `false_positives` for every control set, and attacks against it; see `control_table`.
     correlations : detector, length, value, low, high, count; of the scores of harmless prompts with lengths.
+    streaming : detector, group, alpha, value, low, high, count (share stopped on the way), median_step, median_saved.
     projection : place (row of `generations`), kind ("harmless", "refused", "complied under attack"), x, y.
     """
 
@@ -65,6 +66,7 @@ class Study:
     false_positives: pd.DataFrame
     controls: pd.DataFrame
     correlations: pd.DataFrame
+    streaming: pd.DataFrame
     projection: pd.DataFrame
     path: Path = field(default=Path())
 

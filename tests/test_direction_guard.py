@@ -1,0 +1,111 @@
+"""The direction guard: the discriminant it computes, what it flags, shapes, files, provenance."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.covariance import LedoitWolf
+
+from demur.errors import InputError, ProvenanceError
+from demur.guards import DirectionGuard, states_of
+from demur.provenance import Provenance
+from demur.signal import Signal
+
+MADE = Provenance("toy", "f" * 64, {"name": "Autoregressive", "steps": 8, "seed": 0}, (6, 12), anchors="states")
+RNG = np.random.default_rng(5)
+MIX = RNG.normal(size=(12, 12)) * np.linspace(0.1, 3, 12)
+TOWARDS = RNG.normal(size=12) * 0.8
+
+
+def states(count: int, seed: int, harm: float = 0.0) -> np.ndarray:
+    """Of two places and layers, scattered far more along some directions than others."""
+    rng = np.random.default_rng(seed)
+    scatter = rng.normal(size=(count, 2, 2, 12)) @ MIX
+    return (1 + scatter + harm * TOWARDS).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def guard() -> DirectionGuard:
+    return DirectionGuard(0.95).fit(states(600, 0), harmful=states(200, 1, 1.0), calibration=states(400, 2))
+
+
+def test_the_error_is_fishers_discriminant_in_standard_deviations(guard: DirectionGuard) -> None:
+    train, harmful, fresh = states(600, 0), states(200, 1, 1.0), states(20, 3, 0.5)
+    expected = np.zeros(20)
+    for place, layer in np.ndindex(2, 2):
+        harmless = train[:, place, layer].astype(np.float64)
+        towards = harmful[:, place, layer].mean(axis=0) - harmless.mean(axis=0)
+        direction = np.linalg.solve(LedoitWolf().fit(harmless).covariance_, towards)
+        projected = (np.stack([*harmless, *fresh[:, place, layer]]) - harmless.mean(axis=0)) @ direction
+        expected += projected[600:] / projected[:600].std() / 4
+    np.testing.assert_allclose(guard.errors(fresh), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_it_sees_what_the_plain_difference_of_means_does_not(guard: DirectionGuard) -> None:
+    half = states(400, 4, 0.5)
+    assert (guard.predict(half) == -1).mean() > 0.8
+    plain = TOWARDS / np.linalg.norm(TOWARDS)
+    limit = np.quantile((states(400, 2) @ plain).mean(axis=(1, 2)), 0.95)
+    assert ((half @ plain).mean(axis=(1, 2)) > limit).mean() < 0.5
+
+
+def test_the_side_away_from_harm_passes(guard: DirectionGuard) -> None:
+    assert (guard.predict(states(100, 5, -2.0)) == 1).all()
+
+
+def test_harmless_generations_are_flagged_as_seldom_as_calibrated(guard: DirectionGuard) -> None:
+    flagged = float((guard.predict(states(4000, 6)) == -1).mean())
+    assert guard.calibrated_ and guard.false_positive_low_ <= flagged <= guard.false_positive_high_
+
+
+def test_a_saved_guard_gives_the_same_errors_and_refuses_other_states(guard: DirectionGuard, tmp_path: Path) -> None:
+    made = DirectionGuard(0.9).fit(
+        Signal(states(100, 0), MADE), harmful=Signal(states(50, 1, 1.0), replace(MADE, prompts="others"))
+    )
+    made.save(tmp_path / "guard.safetensors")
+    loaded = DirectionGuard.load(tmp_path / "guard.safetensors")
+    np.testing.assert_array_equal(loaded.errors(states(9, 2)), made.errors(states(9, 2)))
+    assert loaded.get_params() == {"quantile": 0.9}
+    with pytest.raises(ProvenanceError, match="layer"):
+        loaded.errors(Signal(states(9, 2), replace(MADE, layers=(6, 18))))
+
+
+def test_what_cannot_be_used_is_refused(guard: DirectionGuard) -> None:
+    with pytest.raises(InputError, match="harmful=…"):
+        DirectionGuard().fit(states(50, 0))
+    with pytest.raises(InputError, match="expected one"):
+        DirectionGuard().fit(states(50, 0), harmful=states(50, 0)[:, :1])
+    with pytest.raises(InputError, match=r"expected \[prompts, 2, 2, 12\]"):
+        guard.errors(states(5, 0)[:, :1])
+    with pytest.raises(InputError, match=r"expected \[prompts, places, layers, width\]"):
+        DirectionGuard().fit(states(50, 0)[:, 0], harmful=states(50, 0)[:, 0])
+    with pytest.raises(InputError, match="NaN"):
+        guard.errors(np.full((3, 2, 2, 12), np.nan))
+
+
+class Phi:
+    """A recording of five prompts and eight steps in two batches, out of order."""
+
+    provenance = replace(MADE, anchors=None)
+    table = pd.DataFrame({"refused": [False] * 5})
+    phi = np.arange(5 * 8 * 2 * 3, dtype=np.float32).reshape(5, 8, 2, 3)
+
+    def phi_batches(self):  # type: ignore[no-untyped-def]
+        yield np.array([4, 0]), self.phi[[4, 0]]
+        yield np.array([1, 2, 3]), self.phi[[1, 2, 3]]
+
+
+def test_states_are_those_of_the_places_in_the_order_of_the_table() -> None:
+    found = states_of(Phi(), (0.1, 0.5, 1))
+    np.testing.assert_array_equal(found, Phi.phi[:, [0, 3, 7]])
+    assert found.provenance is not None and found.provenance.layers == (6, 12)
+    with pytest.raises(InputError, match="places"):
+        states_of(Phi(), (0, 1))
+
+
+def test_the_error_is_the_mean_of_those_of_its_places(guard: DirectionGuard) -> None:
+    fresh = states(7, 9, 0.3)
+    assert guard.place_errors(fresh).shape == (7, 2)
+    np.testing.assert_allclose(guard.place_errors(fresh).mean(axis=1), guard.errors(fresh))
