@@ -85,6 +85,7 @@ def make_study(harmless: int = 200, harmful: int = 100, attacks: dict[str, int] 
     return Study(
         settings=settings(limit),
         generations=table,
+        scores=pd.DataFrame({detector.name: detector.scores for detector in detectors}),
         signals=signals.astype(np.float32),
         text_signals=text.astype(np.float32),
         references=np.stack([np.linspace(0.9, 0.88, T), np.linspace(0.6, 0.06, T)]).astype(np.float32),

@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from demur.models import Model
     from demur.samplers import Sampler
 
+
+class Commands(typer.core.TyperGroup):
+    """Commands of one word, and of two where the first is also a command by itself: "study paper"."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        joined = " ".join(args[:2])
+        return super().resolve_command(ctx, [joined, *args[2:]] if joined in self.commands else args)
+
+
 app = typer.Typer(
+    cls=Commands,
     name="demur",
     help="Record, step by step, how a language model decides to refuse; read it as a signal; guard with it.",
     no_args_is_help=True,
@@ -165,6 +175,56 @@ def compare(
     found.save(out)
     typer.echo(f"{len(found.runs)} runs of {found.settings['prompts']} prompts: {'; '.join(found.runs)}")
     typer.echo(f"comparison: {write_comparison(found, out)}")
+
+
+@app.command("study paper")
+def study_paper(
+    out: Out,
+    prompts: Annotated[Path, typer.Option(help="Folder of prompt files, or demur/toy; as for `demur study`.")],
+    models: Annotated[list[str] | None, typer.Option(help="Models, one after another: --models A B C.")] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="More models.")] = None,
+    guard_model: Annotated[
+        list[str] | None, typer.Option(help="Chat guard to compare, such as Llama Guard; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts of each group only.")] = None,
+    steps: Steps = 32,
+    batch_size: BatchSize = 16,
+    quantile: Annotated[float, typer.Option(help="Quantile of held-out harmless errors that the guards allow.")] = 0.99,
+    judge: JudgeName = None,
+    judge_model: JudgeModel = None,
+    judge_key_env: JudgeKeyEnv = None,
+    judge_cache: JudgeCache = None,
+    seed: Seed = 0,
+    resume: Resume = True,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """The paper's protocol on any models: its tables and figures, the paper's numbers beside yours."""
+    from demur.report import save_figures, write_paper, write_report
+    from demur.studies.paper import run_paper
+
+    judged_by = _judge(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
+    found = run_paper(
+        [*(models or []), *(more or [])],
+        lambda name: _load(name, device, dtype, None),
+        prompts,
+        out,
+        steps=steps,
+        batch_size=batch_size,
+        limit=limit,
+        quantile=quantile,
+        judge=judged_by,
+        guard_models=guard_model or [],
+        seed=seed,
+        resume=resume,
+        say=typer.echo,
+    )
+    for subject in found.subjects:
+        for one in (subject.study, *([subject.ordered] if subject.ordered else [])):
+            save_figures(one, one.path / "figures")
+            write_report(one, one.path / "report.html")
+    typer.echo(f"tables: {out / 'tables'}")
+    typer.echo(f"report: {write_paper(found, out / 'report.html')}")
 
 
 @app.command()

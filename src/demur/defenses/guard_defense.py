@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from demur.defenses.defense import Blocking, require_pairs
 from demur.errors import InputError
+from demur.guards import DirectionGuard, states_of
 from demur.provenance import Provenance
 from demur.recording import Recording
 from demur.signal import Anchors, Signal
@@ -29,10 +30,10 @@ class Detector(Protocol):
 
 
 class GuardDefense:
-    """Blocks a generation whose signal the guard flags.
+    """Blocks a generation whose signal, for a `DirectionGuard` whose states, the guard flags.
 
     guard : fitted, and calibrated on held-out harmless signals. anchors : of the recorded model and sampler; not
-        needed for recordings that keep the signal, whose time then is the guard's alone.
+        needed for recordings that keep the signal, whose time then is the guard's alone, nor for a direction guard.
     """
 
     def __init__(self, guard: Detector, anchors: Anchors | None = None) -> None:
@@ -51,8 +52,8 @@ class GuardDefense:
                 f"the recording that the texts come from"
             )
         began = time.perf_counter()
-        sigma, reading = self._signal(recording)
-        blocked = np.asarray(self.guard.predict(sigma)) == -1
+        values, reading = self._values(recording)
+        blocked = np.asarray(self.guard.predict(values)) == -1
         seconds = (time.perf_counter() - began - reading) / len(blocked)
         return Blocking(blocked, np.full(len(blocked), seconds), np.zeros_like(blocked))
 
@@ -61,8 +62,11 @@ class GuardDefense:
         limit = getattr(self.guard, "threshold_", None)
         return {"name": self.name, "anchors": self.anchors.fingerprint if self.anchors else None, "limit": limit}
 
-    def _signal(self, recording: Recording) -> tuple[Signal, float]:
-        """The signal, and the seconds that went into reading the recording."""
+    def _values(self, recording: Recording) -> tuple[Signal, float]:
+        """What the guard judges, the signal as a rule, and the seconds that went into reading the recording."""
+        if isinstance(self.guard, DirectionGuard):
+            clocked = _Clocked(recording)
+            return states_of(clocked), clocked.seconds
         if recording.keep == "signal":
             began = time.perf_counter()
             return recording.sigma, time.perf_counter() - began

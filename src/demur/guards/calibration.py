@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,14 @@ from demur.errors import InputError
 
 MINIMUM_CALIBRATION = 20
 """Fewest held-out signals to calibrate on."""
+
+
+@contextmanager
+def warned_already() -> Iterator[None]:
+    """Leave out the warning that signals are too few, where another guard with the same calibration has given it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*too few for the quantile", category=UserWarning)
+        yield
 
 
 def require_enough(count: int, quantile: float) -> None:

@@ -1,8 +1,9 @@
-"""The report: figures of a study, and one HTML file that holds them all; a comparison's; and the step viewer."""
+"""The report: figures and pages of a study, a comparison, the protocol and the demo; and the step viewer."""
 
 from demur.report.comparison import comparison_figure, write_comparison
 from demur.report.figures import irr_figure, projection_figure, roc_figure, save_figures
 from demur.report.html import write_report
+from demur.report.paper import write_paper
 from demur.report.story import write_story
 from demur.report.trajectories import bands_figure, signal_figure
 from demur.report.viewer import write_viewer
@@ -16,6 +17,7 @@ __all__ = [
     "save_figures",
     "signal_figure",
     "write_comparison",
+    "write_paper",
     "write_report",
     "write_story",
     "write_viewer",

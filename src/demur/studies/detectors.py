@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from demur.guards import DetectorGuard, DirectionGuard, SRIGuard, StreamingGuard, TrajectoryGuard
+from demur.guards.calibration import warned_already
 from demur.guards.guard import Guard
 from demur.studies.detection import Detector
 
@@ -40,6 +41,7 @@ def fit_guard(signals: Sets, quantile: float, seed: int) -> SRIGuard:
     return _fitted(SRIGuard(quantile=quantile, random_state=seed), signals)
 
 
+@warned_already()
 def detectors_of(
     guard: SRIGuard,
     signals: Sets,

@@ -130,8 +130,9 @@ def analyse(
     )
     sigma, text_sigma = np.concatenate(list(signals.values())), np.concatenate(list(texts.values()))
     features = {name: anchors.features(recording) for name, recording in kept.items()}
-    states = {name: states_of(recording, LOOKS) for name, recording in kept.items()}
-    harmful = states_of(recordings["anchors_harmful"], LOOKS)
+    deep = [place for place, layer in enumerate(anchors.layers) if layer >= max(anchors.layers) // 4]
+    states = {name: np.asarray(states_of(recording, LOOKS))[:, :, deep] for name, recording in kept.items()}
+    harmful = np.asarray(states_of(recordings["anchors_harmful"], LOOKS))[:, :, deep]
     detectors, stops = detectors_of(guard, signals, texts, features, states, harmful, quantile=quantile, seed=seed)
     generations = generations.assign(
         answer_tokens=np.concatenate([answer_lengths(recording) for recording in kept.values()]),
@@ -146,6 +147,7 @@ def analyse(
     return Study(
         settings={**describe(recordings, anchors, guard, seed), "judge": {**judge.describe(), **verdicts}},
         generations=generations,
+        scores=pd.DataFrame({detector.name: detector.scores for detector in detectors}),
         signals=np.asarray(sigma),
         text_signals=text_sigma,
         references=references(recordings, anchors),

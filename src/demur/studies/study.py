@@ -41,6 +41,7 @@ class Study:
     generations : a row a generation of the test sets and the guard's sets, with the columns set, id, group,
         label, attack, goal, category, prompt, text, refused, tokens, prompt_tokens, seconds, answer_tokens (those
         before the end-of-sequence), final_signal, mean_signal, guard_error, flagged.
+    scores : a column a detector, higher is stranger, in the row order of `generations`.
     signals, text_signals : float32 ``[generations, steps]``, in the row order of `generations`.
     references : float32 ``[2, steps]``: mean signal of the harmless prompts that were answered and of the
         harmful ones that were refused, among the anchor prompts.
@@ -58,6 +59,7 @@ class Study:
 
     settings: dict[str, Any]
     generations: pd.DataFrame
+    scores: pd.DataFrame
     signals: np.ndarray
     text_signals: np.ndarray
     references: np.ndarray

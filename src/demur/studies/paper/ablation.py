@@ -1,0 +1,58 @@
+"""Table 4: the same guard on less: the text, the first step, other layers.
+
+In: a subject whose recordings keep several layers. Out: a tidy table of AUROCs, attacks against harmless test prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from demur.dynamics import Rate
+from demur.studies.detection import auroc
+from demur.studies.detectors import CALIBRATION, TRAIN, fit_guard
+from demur.studies.paper.published import ABLATION
+from demur.studies.paper.subject import Row, Subject
+from demur.studies.run import text_signals
+
+Signals = dict[str, np.ndarray]
+MEAN = "mean over attacks"
+
+
+def ablation_table(subject: Subject, *, quantile: float = 0.99, seed: int = 0) -> pd.DataFrame:
+    """AUROC of the SRI Guard on each input, of every attack and their mean.
+
+    The interval of the mean is the mean of the bounds: the attacks share their harmless prompts.
+    """
+    table = subject.recordings["test_attacks"].table if subject.attacks else None
+    rows: list[Row] = []
+    for name, signals in _inputs(subject):
+        if table is None:
+            break
+        guard = fit_guard(signals, quantile, seed)
+        negatives, positives = guard.errors(signals["test_harmless"]), guard.errors(signals["test_attacks"])
+        groups = table["group"].to_numpy(dtype=str)
+        found = [auroc(negatives, positives[groups == attack]) for attack in subject.attacks]
+        value, low, high = np.mean([[one.value, one.low, one.high] for one in found], axis=0)
+        mean = Rate(float(value), float(low), float(high), len(positives))
+        rows.append((MEAN, name, mean, ABLATION.get(name)))
+        rows += [(attack, name, rate, None) for attack, rate in zip(subject.attacks, found, strict=True)]
+    return subject.table(rows)
+
+
+def _inputs(subject: Subject) -> Iterator[tuple[str, Signals]]:
+    used = (TRAIN, CALIBRATION, "test_harmless", "test_attacks")
+    recordings = {name: subject.recordings[name] for name in used if name in subject.recordings}
+    yield "text-level signal", {name: text_signals(recording) for name, recording in recordings.items()}
+    last = max(subject.anchors.layers)
+    for layer in subject.anchors.layers:
+        signals = {name: np.asarray(subject.anchors.signal(recording, layer)) for name, recording in recordings.items()}
+        if layer == last:
+            yield "first step alone", {name: sigma[:, :1] for name, sigma in signals.items()}
+        yield f"SRI, {_named(layer, last)} layer", signals
+
+
+def _named(layer: int, last: int) -> str:
+    return {1: "first", last // 4: "quarter", last // 2: "middle", last: "last"}.get(layer, f"{layer}th")

@@ -1,0 +1,90 @@
+"""Table 13: what defenses block and what they cost, on the very same generations.
+
+In: a subject, its model and the defenses. Out: a tidy table. Each defense's verdicts are kept in a file, so that a run
+that was interrupted asks no model twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from demur.defenses import AnyOf, Defense, GuardDefense, GuardModel, PerplexityFilter, SelfExamine
+from demur.dynamics import Rate, wilson
+from demur.guards import DirectionGuard, states_of
+from demur.models import Model
+from demur.recording import Recording
+from demur.studies.detectors import CALIBRATION, TRAIN, fit_guard
+from demur.studies.paper.published import DEFENSES, paper_model
+from demur.studies.paper.subject import Row, Subject
+
+TESTED = ("test_harmless", "test_harmful", "test_attacks")
+GROUPS = {"harmless": "test_harmless", "harmful": "test_harmful", "all attacks": "test_attacks"}
+
+
+def defenses_of(
+    subject: Subject, model: Model, guard_models: Sequence[str] = (), *, quantile: float = 0.99, seed: int = 0
+) -> list[Defense]:
+    """The defenses of the paper, the direction guard, and the SRI Guard together with Self-Examine."""
+    signals = {name: subject.anchors.signal(subject.recordings[name]) for name in (TRAIN, CALIBRATION)}
+    harmful = states_of(subject.recordings["anchors_harmful"])
+    states = {name: states_of(subject.recordings[name]) for name in (TRAIN, CALIBRATION)}
+    direction = DirectionGuard(quantile).fit(states[TRAIN], harmful=harmful, calibration=states[CALIBRATION])
+    sri = GuardDefense(fit_guard(signals, quantile, seed), subject.anchors)
+    examine = SelfExamine(model)
+    asked = subject.recordings[CALIBRATION].table["prompt"].tolist()
+    filters: list[Defense] = [] if model.family == "uniform-diffusion" else [PerplexityFilter(model).fit(asked)]
+    models = [GuardModel(name) for name in guard_models]
+    return [*filters, examine, *models, sri, GuardDefense(direction), AnyOf(sri, examine)]
+
+
+def defense_table(
+    subject: Subject, defenses: Sequence[Defense], *, say: Callable[[str], None] = lambda line: None
+) -> pd.DataFrame:
+    """Every defense, and none: what it adds to the time of generation, and what is refused or blocked with it.
+
+    Measures "overhead" (seconds added over those of the generations, the count being generations; a ratio without an
+    interval), "refused or blocked" of each group (of harmless prompts the false positives), and "unread".
+    """
+    recordings = {name: subject.recordings[name] for name in TESTED if name in subject.recordings}
+    rows: list[Row] = []
+    published = DEFENSES.get(paper_model(subject.name) or "", {})
+    for defense in [None, *defenses]:
+        name = "none" if defense is None else defense.name
+        theirs = published.get("guard model" if name.startswith("guard model") else name)
+        found = {one: _verdicts(subject.path, defense, recording, one) for one, recording in recordings.items()}
+        say(f"{name}: {sum(int(one['blocked'].sum()) for one in found.values())} blocked")
+        spent = sum(one["seconds"].sum() for one in found.values())
+        took = sum(float(recording.table["seconds"].sum()) for recording in recordings.values())
+        count = sum(map(len, recordings.values()))
+        ratio = float(spent / took)
+        rows.append((name, "overhead", Rate(ratio, np.nan, np.nan, count), theirs and theirs[0] / 100))
+        for place, (group, one) in enumerate(GROUPS.items()):
+            if one in found:
+                stopped = found[one]["blocked"] | recordings[one].table["refused"].to_numpy(dtype=bool)
+                value = theirs[1 + place // 2] / 100 if theirs and group != "harmful" else None
+                rows.append((name, f"{group}, refused or blocked", wilson(int(stopped.sum()), len(stopped)), value))
+        unread = np.concatenate([one["unread"] for one in found.values()])
+        rows.append((name, "unread", wilson(int(unread.sum()), len(unread)), None))
+    return subject.table(rows)
+
+
+def _verdicts(folder: Path, defense: Defense | None, recording: Recording, name: str) -> pd.DataFrame:
+    """What a defense makes of a recording: blocked, seconds, unread; from its file where it is of the same make."""
+    if defense is None:
+        return pd.DataFrame({"blocked": False, "seconds": 0.0, "unread": False}, index=range(len(recording)))
+    made: dict[str, Any] = {"defense": defense.describe(), "recording": recording.provenance.key()}
+    key = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    path = folder / "defenses" / f"{name}-{key}.parquet"
+    if not path.is_file():
+        table = recording.table
+        found = defense(table["prompt"].tolist(), table["text"].tolist(), recording)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(found._asdict()).to_parquet(path)
+    return pd.read_parquet(path)

@@ -1,0 +1,25 @@
+"""Table 1: how often a harmful text, once predicted, is taken back (HRR), and for good (FRR).
+
+In: a subject. Out: a tidy table, empty for models that never revise a token.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from demur.dynamics import wilson
+from demur.studies.paper.published import RECOVERY, paper_model
+from demur.studies.paper.subject import Row, Subject
+
+
+def remasking_table(subject: Subject) -> pd.DataFrame:
+    """HRR and FRR by the study's judge, of every group and of all harmful prompts together."""
+    rates = subject.study.rates[subject.study.rates["rate"].str.match("HRR|FRR")]
+    rows: list[Row] = []
+    for place, (name, part) in enumerate(rates.groupby("rate", sort=False)):
+        published = RECOVERY.get(paper_model(subject.name) or "")
+        hits = round(float((part["value"].fillna(0) * part["count"]).sum()))
+        total = wilson(hits, int(part["count"].sum()))
+        rows.append(("all harmful", str(name), total, published[place] if published else None))
+        rows += [(str(row.group), str(name), row, None) for row in part.itertuples()]
+    return subject.table(rows)

@@ -1,0 +1,158 @@
+"""`run_paper`: the paper's whole protocol for any models, a table a module.
+
+In: models and a folder of prompts. Out: a folder a model with its studies, and every table of the protocol as one tidy
+file over all models. All that generates resumes; all else is computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from demur.attacks import attack_prompts
+from demur.errors import InputError
+from demur.guards.calibration import warned_already
+from demur.judges import Judge
+from demur.models import Layer, Model
+from demur.prompts import write_prompts
+from demur.samplers import Sampler
+from demur.studies.controls import WRAPPED
+from demur.studies.paper.ablation import ablation_table
+from demur.studies.paper.attack_rates import attack_rate_table, internal_recovery_table
+from demur.studies.paper.defenses import defense_table, defenses_of
+from demur.studies.paper.generalisation import calibration_table, cross_dataset_table, leave_one_attack_out_table
+from demur.studies.paper.infilling import infilling_table
+from demur.studies.paper.remasking import remasking_table
+from demur.studies.paper.subject import Subject
+from demur.studies.paper.swap import swap_table
+from demur.studies.run import read_sets, run_study
+from demur.studies.study import PROMPT_SETS
+
+LAYERS: tuple[Layer, ...] = ("first", "quarter", "middle", "last")
+ADDED = ("refusal-suppression", "flip-characters-in-sentence")
+"""Attacks of the paper that are transforms; made from test_harmful where the prompts hold none of their name."""
+
+TITLES = {
+    "table_1_remasking": "Table 1: harmful texts taken back",
+    "table_2_swap": "Table 2: the same weights, diffusion order against left to right",
+    "table_3_attacks": "Table 3: refusals and attack success by attack",
+    "table_4_ablation": "Table 4: AUROC of the guard on less",
+    "figures_5_6_recovery": "Figures 5 and 6: internal recovery",
+    "table_13_defenses": "Table 13: defenses, what they block and cost",
+    "table_14_infilling": "Table 14: attacks on the canvas",
+    "leave_one_attack_out": "The best detector, chosen without the attack it is measured on",
+    "cross_dataset": "Attacks against other harmless prompts",
+    "calibration": "What limits give against what they were set for",
+}
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The protocol's results: `tables` by the names in `TITLES`, and the subjects they come from."""
+
+    path: Path
+    tables: dict[str, pd.DataFrame]
+    subjects: list[Subject]
+
+
+def run_paper(
+    models: Sequence[str],
+    load: Callable[[str], Model],
+    prompts: str | Path,
+    out: str | Path,
+    *,
+    steps: int = 32,
+    batch_size: int = 16,
+    limit: int | None = None,
+    quantile: float = 0.99,
+    judge: Judge | None = None,
+    guard_models: Sequence[str] = (),
+    seed: int = 0,
+    resume: bool = True,
+    say: Callable[[str], None] = lambda line: None,
+) -> Paper:
+    """Run the protocol for every model, one in memory at a time.
+
+    models : Hub ids, folders, .gguf files or bundled names, each loaded by `load`. prompts : as in `run_study`.
+    guard_models : Hub ids or folders of chat guards to compare, such as Llama Guard.
+    Raises `InputError` for two models whose names end alike, and as `run_study` does.
+    """
+    out = Path(out)
+    folders = {name: out / "models" / Path(name).name for name in models}
+    if len(set(folders.values())) < len(models) or not models:
+        raise InputError(f"models {', '.join(models) or 'none'}: give one or more whose names end differently")
+    prepared = write_sets(Path(prompts), out / "prompts", limit)
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in TITLES}
+    subjects = []
+    for name, folder in folders.items():
+        say(f"{name}")
+        model = load(name)
+        told = _indented(say)
+        arguments: dict[str, Any] = {"batch_size": batch_size, "quantile": quantile, "seed": seed}
+        common: dict[str, Any] = {**arguments, "layers": LAYERS, "judge": judge, "resume": resume, "say": told}
+        sampler = model.default_sampler(steps=steps, seed=seed)
+        study = run_study(model, prepared, folder / "own", sampler=sampler, **common)
+        ordered = None
+        if model.family == "masked-diffusion":
+            told("the same weights from left to right")
+            left = model.default_sampler(steps=sampler.response_length, seed=seed, order="left_to_right")
+            ordered = run_study(model, prepared, folder / "left-to-right", sampler=left, **common)
+        subject = Subject(name, study, ordered)
+        subjects.append(subject)
+        with warned_already():
+            for title, rows in _tables(subject, model, sampler, guard_models, judge, told, arguments).items():
+                found[title].append(rows)
+    tables = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
+    (out / "tables").mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_parquet(out / "tables" / f"{name}.parquet", index=False)
+    return Paper(out, tables, subjects)
+
+
+def _tables(
+    subject: Subject,
+    model: Model,
+    sampler: Sampler,
+    guard_models: Sequence[str],
+    judge: Judge | None,
+    say: Callable[[str], None],
+    arguments: dict[str, Any],
+) -> dict[str, pd.DataFrame]:
+    """Every table of one model, by the names in `TITLES`."""
+    fitting = {name: arguments[name] for name in ("quantile", "seed")}
+    return {
+        "table_1_remasking": remasking_table(subject),
+        "table_2_swap": swap_table(subject, judge),
+        "table_3_attacks": attack_rate_table(subject),
+        "table_4_ablation": ablation_table(subject, **fitting),
+        "figures_5_6_recovery": internal_recovery_table(subject),
+        "table_13_defenses": defense_table(subject, defenses_of(subject, model, guard_models, **fitting), say=say),
+        "table_14_infilling": infilling_table(subject, model, sampler, judge=judge, **arguments, say=say),
+        "leave_one_attack_out": leave_one_attack_out_table(subject),
+        "cross_dataset": cross_dataset_table(subject),
+        "calibration": calibration_table(subject),
+    }
+
+
+def write_sets(prompts: Path, folder: Path, limit: int | None) -> Path:
+    """The prompt sets with the attacks of `ADDED` among test_attacks, as files; returns `folder`."""
+    sets = read_sets(prompts, limit)
+    attacks = list(sets.get("test_attacks", []))
+    have = {prompt.attack for prompt in attacks}
+    for name in ADDED:
+        if name not in have:
+            attacks += attack_prompts(name, sets["test_harmful"])
+    for name in PROMPT_SETS:
+        write_prompts(attacks if name == "test_attacks" else sets[name], folder / f"{name}.jsonl")
+    controls = sets.keys() - set(PROMPT_SETS)
+    for name in controls - {WRAPPED} or controls:  # those in wrappers are made anew, of the added attacks too
+        write_prompts(sets[name], folder / f"{name}.jsonl")
+    return folder
+
+
+def _indented(say: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: say(f"  {line}")

@@ -1,0 +1,66 @@
+"""One model as the protocol sees it: its study, its recordings, and its weights under the other order.
+
+In: the folder that `run_paper` records into. Out: what every table of the protocol is computed from. The tables share
+one set of columns, so that they can be read, joined and printed alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from demur.recording import Recording
+from demur.signal import Anchors
+from demur.studies.study import Study
+
+Row = tuple[str, str, Any, float | None]
+"""Group, measure, a `Rate` or anything with its fields, and the published value."""
+
+COLUMNS = ["model", "group", "measure", "value", "low", "high", "count", "published"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under the protocol.
+
+    study : under its own sampler. ordered : the same weights from left to right, None for models that know no other
+    order.
+    """
+
+    name: str
+    study: Study
+    ordered: Study | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder of everything of this model."""
+        return self.study.path.parent
+
+    @cached_property
+    def recordings(self) -> dict[str, Recording]:
+        """The recordings of the study by prompt set."""
+        return {folder.name: Recording(folder) for folder in sorted((self.study.path / "recordings").iterdir())}
+
+    @cached_property
+    def anchors(self) -> Anchors:
+        """The study's anchors, at every layer that was kept."""
+        return Anchors.load(self.study.path / "anchors.safetensors")
+
+    @property
+    def attacks(self) -> list[str]:
+        """The names of the attacks, in order of appearance."""
+        rows = self.study.generations
+        return list(dict.fromkeys(rows.loc[rows["set"] == "test_attacks", "group"]))
+
+    def table(self, rows: Iterable[Row]) -> pd.DataFrame:
+        """A tidy table of rows (group, measure, rate, published value)."""
+        found = [
+            [self.name, group, measure, rate.value, rate.low, rate.high, int(rate.count), published]
+            for group, measure, rate, published in rows
+        ]
+        return pd.DataFrame(found, columns=COLUMNS).astype({"published": float})
