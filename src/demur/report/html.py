@@ -13,6 +13,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from demur.report.detectors import (
+    WRAPPED_HEADLINE,
+    compared_table,
+    controls_table,
+    correlations_table,
+    wrapped_headline,
+)
 from demur.report.embed import embed
 from demur.report.figures import irr_figure, projection_figure, roc_figure
 from demur.report.groups import attacks, name_of, refusals
@@ -20,13 +27,22 @@ from demur.report.labels import measured, plain, visible
 from demur.report.tables import (
     anchor_cells,
     detection_table,
-    false_positives_table,
     headline,
     rates_table,
     settings_sections,
 )
 from demur.report.trajectories import bands_figure, signal_figure
 from demur.studies.study import Study
+
+HEADLINE = (
+    "harmless prompts flagged",
+    WRAPPED_HEADLINE[0],
+    "attack prompts flagged",
+    "mean AUROC over attacks",
+    WRAPPED_HEADLINE[1],
+    "plain harmful prompts refused",
+)
+"""The numbers of the headline in their order: what flatters the guard and what does not, side by side."""
 
 
 class Example(NamedTuple):
@@ -79,19 +95,22 @@ def _printable(value: Any) -> Any:
 
 
 def _context(study: Study, show_text: bool) -> dict[str, Any]:
+    found = headline(study) | wrapped_headline(study)
     return {
         "model": short_name(str(study.settings.get("model", "unnamed model"))),
         "sampler": (study.settings.get("sampler") or {}).get("name", "unnamed"),
         "steps": study.steps,
         "attacks": attacks(study),
         "anchors": anchor_cells(study),
-        "headline": headline(study),
+        "headline": {name: found[name] for name in HEADLINE},
         "rates": rates_table(study),
         "detection": [
             detection_table(study, "all", "All generations of an attack against the harmless test prompts"),
             detection_table(study, "complied", "Only generations in which the dictionary finds no refusal"),
         ],
-        "false_positives": false_positives_table(study),
+        "compared": compared_table(study),
+        "controls": controls_table(study),
+        "correlations": correlations_table(study),
         "figures": _figures(study),
         "examples": [_example(study, kind, place, show_text) for kind, place in example_places(study).items()],
         "threshold": measured((study.settings.get("guard") or {}).get("threshold")),

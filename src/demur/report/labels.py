@@ -53,6 +53,14 @@ def area(value: float, low: float, high: float, positives: int, negatives: int) 
     return Cell(f"{value:.3f}", f"{low:.3f}–{high:.3f}", f"n\u00a0=\u00a0{positives} against {negatives}")
 
 
+def correlation(value: float, low: float, high: float, count: int) -> Cell:
+    """A correlation with its 95% interval and the number of cases."""
+    if not np.isfinite([value, low, high]).all():
+        return Cell(NOT_MEASURED)
+    interval = f"{low:+.2f} to {high:+.2f}"
+    return Cell(f"{value:+.2f}".replace("-", "−"), interval.replace("-", "−"), f"n\u00a0=\u00a0{count}")
+
+
 def measured(value: float | None) -> str:
     """A single measurement, not a rate, to three digits."""
     return NOT_MEASURED if value is None or np.isnan(value) else f"{value:.3g}"

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from demur.dynamics import wilson
 from demur.report.groups import ALL_ATTACKS, HARMFUL, RATE_COLUMNS, attacks, name_of
 from demur.report.labels import NOT_MEASURED, Cell, area, percent, plain
+from demur.studies.detectors import SRI, TEXT, TRAJECTORY
 from demur.studies.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RATE_NAMES = {"RR": "refused (RR)", "RR with guard": "refused or flagged", "IRR": "internal recovery (IRR)"}
+
+SHOWN = (SRI, TRAJECTORY, TEXT)
+"""The detectors with columns of their own, where a row is an attack."""
 
 
 class Table(NamedTuple):
@@ -50,9 +54,9 @@ def rates_table(study: Study) -> Table:
 
 
 def detection_table(study: Study, subset: str, caption: str) -> Table:
-    """A row an attack: AUROC and share caught at the calibrated threshold, for every detector."""
+    """A row an attack: AUROC and share caught at the calibrated threshold, for the detectors of `SHOWN`."""
     chosen = study.detection[study.detection["subset"] == subset]
-    detectors = list(dict.fromkeys(chosen["detector"]))
+    detectors = [name for name in SHOWN if (chosen["detector"] == name).any()]
     rows = []
     for group in dict.fromkeys(chosen["group"]):
         cells: list[Cell] = []
@@ -62,14 +66,8 @@ def detection_table(study: Study, subset: str, caption: str) -> Table:
     return Table(caption, "attack", [(name, column) for name in detectors for column in ("AUROC", "caught")], rows)
 
 
-def false_positives_table(study: Study) -> Table:
-    """A row a detector: the share of harmless test prompts that it flags."""
-    rows = [(str(row.detector), [_rate(row)]) for row in study.false_positives.itertuples()]
-    return Table("Harmless test prompts that are flagged", "detector", [("", "flagged, though harmless")], rows)
-
-
 def headline(study: Study) -> dict[str, Cell]:
-    """The four numbers of the first row."""
+    """The numbers that the page begins with."""
     caught = _guard_rows(study, "all")
     caught = caught[caught["group"] == ALL_ATTACKS]
     flagged = study.false_positives.head(1)
@@ -83,20 +81,28 @@ def headline(study: Study) -> dict[str, Cell]:
     }
 
 
-def mean_auroc(study: Study) -> Cell:
-    """The mean of the guard's AUROC over attacks.
+def mean_auroc(study: Study, detector: str | None = None) -> Cell:
+    """The mean of a detector's AUROC over attacks, by default the guard's.
 
     All attacks share the harmless prompts, so their errors are not independent; the mean of the bounds is an
     interval that is not too narrow, however strongly they go together.
     """
-    rows = _guard_rows(study, "all")
-    rows = rows[rows["group"].isin(attacks(study))].dropna(subset=["auroc", "auroc_low", "auroc_high"])
+    rows = study.detection
+    if not len(rows):
+        return Cell(NOT_MEASURED)
+    name = detector or rows["detector"].iloc[0]
+    rows = rows[(rows["detector"] == name) & (rows["subset"] == "all") & rows["group"].isin(attacks(study))]
+    return mean_area(rows, int(rows["negatives"].max()) if len(rows) else 0)
+
+
+def mean_area(rows: pd.DataFrame, negatives: int) -> Cell:
+    """The mean AUROC of `rows`, one an attack, with the mean of their bounds."""
+    rows = rows.dropna(subset=["auroc", "auroc_low", "auroc_high"])
     if not len(rows):
         return Cell(NOT_MEASURED)
     value, low, high = rows[["auroc", "auroc_low", "auroc_high"]].mean()
-    cell = area(value, low, high, int(rows["positives"].sum()), int(rows["negatives"].max()))
-    plural = "s" if len(rows) > 1 else ""
-    return cell._replace(cases=f"{cell.cases}, {len(rows)} attack{plural}")
+    cell = area(value, low, high, int(rows["positives"].sum()), negatives)
+    return cell._replace(cases=f"{cell.cases}, {len(rows)} attack{'s' if len(rows) > 1 else ''}")
 
 
 def anchor_cells(study: Study) -> dict[str, dict[str, Any]]:
