@@ -89,6 +89,8 @@ def write_study(folder: Path, recordings: dict[str, Recording], limit: float = 1
         rates=nothing,
         detection=nothing,
         false_positives=nothing,
+        controls=nothing,
+        correlations=nothing,
         projection=nothing,
         path=folder,
     )

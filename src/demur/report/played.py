@@ -88,11 +88,13 @@ def read_played(folder: str | Path) -> Played:
 
 
 def played_study(study: Study) -> Played:
-    """The generations of a study, attacks first, then the other sets from the last to the first.
+    """The generations of a study, attacks first, then the other sets from the last to the first, then the controls.
 
     Raises `InputError` where its recordings are gone or hold other prompts.
     """
-    kept = [name for name in reversed(PROMPT_SETS) if (study.generations["set"] == name).any()]
+    found = list(dict.fromkeys(study.generations["set"]))
+    kept = [name for name in reversed(PROMPT_SETS) if name in found]
+    kept += [name for name in found if name not in kept]
     places = [np.flatnonzero(study.generations["set"] == name) for name in kept]
     recordings = [_recording_of(study, name, rows) for name, rows in zip(kept, places, strict=True)]
     order = np.concatenate(places)

@@ -102,6 +102,7 @@ function draw() {
   const at = byId("position").valueAsNumber - 1;
   byId("history").textContent = cells[at] ? history(at) : "Choose a position to read what became of it.";
   drawChart(byId("chart"), generation, step, `Signal over ${run.steps} steps. ${reading()}`);
+  byId("guard-words").textContent = drawGuard(byId("guard"), run.errors[generation.place], run.limit);
 }
 
 function drawVerdict(i) {

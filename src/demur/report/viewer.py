@@ -105,7 +105,7 @@ def _facts(played: Played, tracks: list[Track], codes: Codes) -> dict[str, Any]:
         "attacks": _column(rows["attack"]),
         "refused": [_verdict(one) for one in rows["refused"]],
         "flagged": [_verdict(one) for one in rows["flagged"]],
-        "errors": [None if pd.isna(one) else float(f"{one:.4g}") for one in rows["guard_error"]],
+        "errors": [float(f"{one:.4g}") if np.isfinite(one) else None for one in rows["guard_error"].astype(float)],
     }
 
 

@@ -102,3 +102,24 @@ function drawChart(holder, generation, step, describe) {
   });
   holder.replaceChildren(svg);
 }
+
+/** The guard's error as a bar from 0 to twice its limit, which is marked, and the same in words. */
+function drawGuard(holder, error, limit) {
+  const width = Math.max(holder.clientWidth, 240);
+  const times = error === null || !(limit > 0) ? null : error / limit;
+  holder.parentElement.hidden = times === null;
+  if (times === null) return "";
+  const said = `Error ${error.toPrecision(3)}, ${times < 10 ? times.toPrecision(2) : Math.round(times)} times the limit of ${limit.toPrecision(3)}.`;
+  const svg = shape("svg", { viewBox: `0 0 ${width} 50`, role: "img", "aria-label": said });
+  const middle = width / 2;
+  const end = Math.min(times / 2, 1) * width;
+  svg.append(shape("rect", { x: 0.5, y: 4.5, width: width - 1, height: 20, class: "track" }));
+  svg.append(shape("rect", { x: 0, y: 4, width: end, height: 21, class: times > 1 ? "bar over" : "bar" }));
+  svg.append(shape("line", { x1: middle, x2: middle, y1: 0, y2: 30, class: "limit" }));
+  if (times > 2) svg.append(shape("path", { d: `M${width - 16} 8l8 6.5l-8 6.5`, class: "beyond" }));
+  svg.append(shape("text", { x: 0, y: 46, class: "tick start" }, "0"));
+  svg.append(shape("text", { x: middle, y: 46, class: "tick" }, "limit"));
+  svg.append(shape("text", { x: width, y: 46, class: "tick y" }, "twice the limit"));
+  holder.replaceChildren(svg);
+  return said;
+}
