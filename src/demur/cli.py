@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -151,6 +152,7 @@ def study(
         signal_figure(found, place).savefig(out / "figures" / f"signal-{place}.png", dpi=160, bbox_inches="tight")
         typer.echo(f"signal of {name}: {out / 'figures' / f'signal-{place}.png'}")
     typer.echo(f"report: {write_report(found, out / 'report.html', show_text=show_text)}")
+    typer.echo(f"every generation, step by step: demur view {shlex.quote(str(out))}")
 
 
 @app.command()
