@@ -83,6 +83,7 @@ def test_a_study_leaves_a_report_that_opens_offline(toy_folder: Path, toy_prompt
     assert "<script src" not in page
     assert 'href="http' not in page
     assert "anchors_harmful: 25 prompts, 25 refused" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == f"every generation, step by step: demur view {tmp_path / 's'}"
     assert (tmp_path / "s" / "figures" / "roc.png").is_file()
     assert len(list((tmp_path / "s" / "figures").glob("signal-*.png"))) == 1
     line = fails("study", toy_folder, "--out", tmp_path / "t", "--prompts", toy_prompts, "--example", "nobody")

@@ -20,7 +20,7 @@ from demur.models import Model
 from demur.report import write_viewer
 from demur.report.packing import Codes
 from demur.studies import Study
-from made_up import HOSTILE, Page, make_hostile_study, make_study, rows_of
+from made_up import HOSTILE, Page, make_hostile_study, make_study, rows_of, write_recording, write_study
 
 
 @dataclass
@@ -89,6 +89,16 @@ def test_signals_come_back_to_four_digits_in_the_order_of_the_generations(study:
     for place, _, _, row in rows_of(study):
         expected = [study.signals[row], study.text_signals[row]]
         np.testing.assert_allclose(unpack(hidden, place).signals, expected, atol=1e-5)
+
+
+def test_controls_are_played_behind_the_other_sets(tmp_path: Path) -> None:
+    names = ("control_wrapped", "test_harmless", "test_attacks")
+    words = ["<end>", "<mask>", "a"]
+    every = {n: write_recording(tmp_path / "recordings" / n, 2, steps=3, response=4, words=words) for n in names}
+    write_study(tmp_path, every)
+    run = json.loads(Page(write_viewer(tmp_path, tmp_path / "viewer.html")).scripts["run"])
+    assert run["ids"] == [f"{name}-{row}" for name in reversed(names) for row in range(2)]
+    assert run["sets"]["names"][-1] == "control_wrapped"
 
 
 def test_without_text_a_file_holds_states_only(study: Study, shown: Page, hidden: Page) -> None:

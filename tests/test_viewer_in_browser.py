@@ -216,6 +216,24 @@ def test_the_chart_and_the_position_can_be_clicked(study: Study, hidden: Path, t
     assert tab.faults == []
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_guards_error_stands_beside_its_limit(width: int, study: Study, hidden: Path, tab: Tab) -> None:
+    page = tab.open(hidden, width)
+    rows = study.generations[study.generations["set"] == "test_attacks"]
+    for error in rows["guard_error"]:
+        said = page.inner_text("#guard-words")
+        assert said.startswith(f"Error {error:.2f}, ")
+        assert said.endswith("times the limit of 1.50.")
+        assert page.locator("#guard .bar.over").count() == (error > 1.5)
+        middle, end = page.evaluate(
+            "['.limit', '.bar'].map(one => document.querySelector(`#guard ${one}`).getBoundingClientRect().right)"
+        )
+        assert (end > middle) == (error > 1.5)
+        page.keyboard.press("j")
+    assert not overflows(page)
+    assert tab.faults == []
+
+
 def test_a_generation_is_opened_by_its_id_in_the_address(study: Study, hidden: Path, tab: Tab) -> None:
     tab.page.goto(hidden.as_uri() + "#test_harmless-4")
     assert tab.page.inner_text("#name") == "test_harmless-4"

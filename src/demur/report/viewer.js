@@ -113,9 +113,7 @@ function drawVerdict(i) {
     return badge;
   });
   const where = [nameIn("groups", i), nameIn("sets", i)].map((name) => name.slice(0, 80)).filter(Boolean).join(", ");
-  const error = run.errors[i] === null ? "" : `Guard error ${run.errors[i].toPrecision(3)}`;
-  const limit = run.limit === null || !error ? "" : `, limit ${run.limit.toPrecision(3)}`;
-  byId("verdict").replaceChildren(...badges, document.createTextNode([where, error + limit].filter(Boolean).join(". ")));
+  byId("verdict").replaceChildren(...badges, document.createTextNode(where));
 }
 
 /** Turn to another generation, at its first step. */
