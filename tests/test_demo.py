@@ -24,11 +24,12 @@ from demur.report.walks import rows_of, runs_of
 from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.studies.compare import ALL_HARMFUL
 from demur.studies.demo import AR, COMPARED, DIFFUSION, ORDERS, SIZES, Demo, pooled, run_demo, turned_at_first_step
+from demur.studies.run import read_sets
 from demur.studies.walk import Token, Walk, WalkStep, latest_recovery, shown_steps, walk_of
 from test_report import HOSTILE, Page
 
 FEW = {"anchors_harmless": 8, "anchors_harmful": 10, "guard_train_harmless": 16, "guard_calibration_harmless": 20}
-FEW |= {"test_harmless": 3, "test_harmful": 3, "test_attacks": 1}
+FEW |= {"test_harmless": 3, "test_harmful": 3, "test_attacks": 1, "control_wrapped": 1}
 FEW_COMPARED = {"test_harmful": 2, "test_attacks": 1}
 pytestmark = pytest.mark.filterwarnings("ignore:.*signals to calibrate")
 
@@ -87,7 +88,7 @@ def walk(steps: list[WalkStep]) -> Walk:
 def test_the_demo_studies_both_models_and_compares_the_orders_of_one(demo: Demo) -> None:
     assert list(demo.studies) == [AR, DIFFUSION]
     for study in demo.studies.values():
-        assert study.settings["counts"] == {**FEW, "test_attacks": 10}
+        assert study.settings["counts"] == {**FEW, "test_attacks": 10, "control_wrapped": 9}
     assert len(demo.comparison.runs) == len(ORDERS)
     assert demo.comparison.settings["prompts"] == 12
     for pair in demo.pairs.values():
@@ -111,9 +112,10 @@ def test_the_same_demo_again_generates_nothing(demo: Demo, monkeypatch: pytest.M
 
 
 def test_the_sizes_are_within_the_bundled_sets_and_compare_only_what_the_study_has() -> None:
+    sets = read_sets(Path("demur/toy"), None)
     for name, size in SIZES.items():
         groups: dict[str, int] = {}
-        for prompt in demur.read_prompts(f"demur/toy/{name}"):
+        for prompt in sets[name]:
             groups[prompt.group] = groups.get(prompt.group, 0) + 1
         assert min(groups.values()) >= size
     assert all(size <= SIZES[name] for name, size in COMPARED.items())
@@ -121,7 +123,7 @@ def test_the_sizes_are_within_the_bundled_sets_and_compare_only_what_the_study_h
 
 def test_a_walk_reads_like_the_recording(demo: Demo) -> None:
     for study in demo.studies.values():
-        place = len(study.generations) - 1
+        place = int(np.flatnonzero(study.generations["set"] == "test_attacks")[-1])
         found = walk_of(study, place, demo.judge)
         texts = demur.Recording(study.path / "recordings" / "test_attacks").steps_text(9)
         last = found.steps[-1].tokens
