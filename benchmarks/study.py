@@ -44,6 +44,9 @@ def main() -> None:
             "rates": rows(study.rates),
             "detection": rows(study.detection),
             "false_positives": rows(study.false_positives),
+            "controls": rows(study.controls),
+            "correlations": rows(study.correlations),
+            "streaming": rows(study.streaming),
         },
     )
 

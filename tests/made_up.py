@@ -83,6 +83,7 @@ def write_study(folder: Path, recordings: dict[str, Recording], limit: float = 1
     study = Study(
         settings={"model": "example/made-up", "guard": {"threshold": limit}},
         generations=rows,
+        scores=nothing,
         signals=random.random((len(rows), steps)).astype(np.float32),
         text_signals=(random.random((len(rows), 1)) < np.linspace(1, 0, steps)).astype(np.float32),
         references=np.stack([np.linspace(0.9, 0.95, steps), np.linspace(0.5, 0.05, steps)]).astype(np.float32),
@@ -91,6 +92,7 @@ def write_study(folder: Path, recordings: dict[str, Recording], limit: float = 1
         false_positives=nothing,
         controls=nothing,
         correlations=nothing,
+        streaming=nothing,
         projection=nothing,
         path=folder,
     )

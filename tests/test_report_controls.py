@@ -21,7 +21,7 @@ from demur.studies import Study
 from demur.studies.controls import CONTROL_COLUMNS
 from test_report import Page, make_study
 
-GUARDS = ("SRI Guard", "mean signal", "Trajectory Guard")
+GUARDS = ("SRI Guard", "mean signal", "Direction Guard")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def study() -> Study:
     found = make_study(20, 10, {"PAIR": 8, "JBC": 10})
     more = {name: getattr(found, name) for name in ("detection", "false_positives", "correlations")}
     for name, rows in more.items():
-        own = rows[rows["detector"] == "mean signal"].assign(detector="Trajectory Guard")
+        own = rows[rows["detector"] == "mean signal"].assign(detector="Direction Guard")
         more[name] = pd.concat([rows, own], ignore_index=True)
     sets = [("control_other_languages", "harmless", 2, 18), ("control_wrapped", "PAIR", 6, 8)]
     sets += [("control_wrapped", "JBC", 3, 10)]
@@ -50,7 +50,7 @@ def test_a_row_a_control_shows_both_guards_under_the_plain_test_prompts(study: S
         "harmless in PAIR",
         "harmless in JBC",
     ]
-    assert table.spans == [("SRI Guard", 2), ("Trajectory Guard", 2)]
+    assert table.spans == [("SRI Guard", 2), ("Direction Guard", 2)]
     cells = dict(table.rows)["harmless in PAIR"]
     assert [cell.value for cell in cells] == ["75.0%", "0.600"] * 2
     assert cells[1].cases == "n\u00a0=\u00a08 against 8"
@@ -78,12 +78,12 @@ def test_correlations_are_those_of_the_study(study: Study) -> None:
 
 def test_every_detector_has_a_row_and_only_three_have_columns(study: Study) -> None:
     compared = dict(compared_table(study).rows)
-    assert list(compared) == ["SRI Guard", "mean signal", "SRI Guard on the text signal", "Trajectory Guard"]
+    assert list(compared) == ["SRI Guard", "mean signal", "SRI Guard on the text signal", "Direction Guard"]
     assert compared["SRI Guard"][0] == mean_auroc(study)
     row = study.detection.query("detector == 'mean signal' and group == 'all attacks' and subset == 'complied'").iloc[0]
     assert compared["mean signal"][2].value == f"{100 * row['tpr']:.1f}%"
     spans = dict(detection_table(study, "all", "").spans)
-    assert list(spans) == ["SRI Guard", "Trajectory Guard", "SRI Guard on the text signal"]
+    assert list(spans) == ["SRI Guard", "Direction Guard", "SRI Guard on the text signal"]
 
 
 def test_a_study_without_controls_says_that_they_were_not_measured(study: Study, tmp_path: Path) -> None:

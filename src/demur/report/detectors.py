@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from demur.dynamics import wilson
-from demur.report.groups import ALL_ATTACKS
+from demur.report.groups import ALL_ATTACKS, name_of
 from demur.report.labels import NOT_MEASURED, Cell, area, correlation, percent
 from demur.report.tables import Table, mean_area, mean_auroc
 from demur.studies.controls import PREFIX, WRAPPED
-from demur.studies.detectors import SRI, TRAJECTORY
+from demur.studies.detectors import DIRECTION, SRI
 from demur.studies.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
 
 WRAPPED_HEADLINE = ("harmless in attack wrappers flagged", "mean AUROC against harmless in the same wrapper")
-GUARDS = (SRI, TRAJECTORY)
+GUARDS = (SRI, DIRECTION)
 LENGTHS = {"prompt_tokens": "length of the prompt", "answer_tokens": "length of the answer"}
 
 
@@ -61,6 +61,29 @@ def correlations_table(study: Study) -> Table:
         body.append((words, [_correlation(next(row.itertuples(), None)) for row in found]))
     caption = "Spearman correlation of the score with lengths, over the harmless test prompts"
     return Table(caption, "length in tokens", [("", name) for name in names], body)
+
+
+def streaming_table(study: Study) -> Table:
+    """A row a group: for each guard that stops generations, the share stopped, and where half of those were."""
+    rows = study.streaming
+    names = _names(rows)
+    columns = [(name, column) for name in names for column in ("stopped", "median step")]
+    body = []
+    for group in dict.fromkeys(rows["group"]) if names else ():
+        cells: list[Cell] = []
+        for name in names:
+            row: Any = next(rows[(rows["detector"] == name) & (rows["group"] == group)].itertuples(), None)
+            cells += [Cell(NOT_MEASURED)] * 2 if row is None else _stopped(row)
+        body.append((name_of(group), cells))
+    return Table("Generations stopped on the way", "group", columns, body)
+
+
+def _stopped(row: Any) -> list[Cell]:
+    at = Cell("none stopped")
+    if row.median_step == row.median_step:
+        stopped = round(row.value * row.count)
+        at = Cell(f"{row.median_step:g}", f"{row.median_saved:.0%} of the steps saved", f"n\u00a0=\u00a0{stopped}")
+    return [percent(row.value, row.low, row.high, int(row.count)), at]
 
 
 def control_name(control: str, group: str) -> str:

@@ -18,6 +18,7 @@ from demur.report.detectors import (
     compared_table,
     controls_table,
     correlations_table,
+    streaming_table,
     wrapped_headline,
 )
 from demur.report.embed import embed
@@ -111,6 +112,7 @@ def _context(study: Study, show_text: bool) -> dict[str, Any]:
         "compared": compared_table(study),
         "controls": controls_table(study),
         "correlations": correlations_table(study),
+        "streaming": streaming_table(study),
         "figures": _figures(study),
         "examples": [_example(study, kind, place, show_text) for kind, place in example_places(study).items()],
         "threshold": measured((study.settings.get("guard") or {}).get("threshold")),

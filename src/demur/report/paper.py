@@ -60,7 +60,7 @@ def _cell(row: Any, areas: bool) -> Cell:
     if areas or row.measure.endswith("AUROC"):
         digits, unit, scale = ".3f", "", 1.0
     elif row.measure.endswith("points"):
-        digits, unit = "+.1f", " points"
+        digits, unit, scale = "+.1f", " points", 1.0
     elif row.measure == "overhead":
         digits = ".3g"
     low, high = (format(scale * side, digits) for side in (row.low, row.high))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from demur.dynamics import wilson
 from demur.report.groups import ALL_ATTACKS, HARMFUL, RATE_COLUMNS, attacks, name_of
 from demur.report.labels import NOT_MEASURED, Cell, area, percent, plain
-from demur.studies.detectors import SRI, TEXT, TRAJECTORY
+from demur.studies.detectors import DIRECTION, SRI, TEXT
 from demur.studies.study import Study
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RATE_NAMES = {"RR": "refused (RR)", "RR with guard": "refused or flagged", "IRR": "internal recovery (IRR)"}
 
-SHOWN = (SRI, TRAJECTORY, TEXT)
+SHOWN = (SRI, DIRECTION, TEXT)
 """The detectors with columns of their own, where a row is an attack."""
 
 

@@ -28,7 +28,7 @@ def swap_table(subject: Subject, judge: Judge | None = None) -> pd.DataFrame:
         published = of_group(SWAP, subject.name, str(row.group))
         rate = _turned(row) if lost else row
         name = f"{row.measure} lost, points" if lost else "RR gained, points"
-        rows.append((str(row.group), name, rate, None if published is None else published[int(lost)] / 100))
+        rows.append((str(row.group), name, rate, None if published is None else published[int(lost)]))
     return subject.table(rows)
 
 
