@@ -79,9 +79,9 @@ def test_suppression_is_told_apart_by_provenance() -> None:
 
 def test_the_bundled_sets_are_those_a_study_reads() -> None:
     sets = read_sets(Path("demur/toy"), None)
-    assert list(sets) == list(PROMPT_SETS)
+    assert list(sets) == [*PROMPT_SETS, "control_wrapped"]
     assert len(sets["guard_calibration_harmless"]) >= 300
-    assert sum(map(len, sets.values())) == len(demur.read_prompts("demur/toy"))
+    assert sum(len(sets[name]) for name in PROMPT_SETS) == len(demur.read_prompts("demur/toy"))
 
 
 def test_one_set_is_read_by_its_name_and_a_limit_holds() -> None:

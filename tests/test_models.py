@@ -95,7 +95,7 @@ def test_layers_are_named_and_numbered_as_in_transformers(toy_folder: Path) -> N
     model = load(toy_folder)
     assert [model.layer_index(layer) for layer in ("first", "middle", "last", 0, -1, "1")] == [1, 1, 2, 0, 2, 1]
     for wrong in ("top", 3, -4):
-        with pytest.raises(InputError, match="is none of first, middle, last"):
+        with pytest.raises(InputError, match="is none of first, quarter, middle, last"):
             model.layer_index(wrong)
 
 

@@ -33,7 +33,11 @@ class AnyOf:
 
     def __call__(self, prompts: Sequence[str], texts: Sequence[str], recording: Recording | None = None) -> Blocking:
         require_pairs(self.name, prompts, texts)
-        found = [defense(prompts, texts, recording) for defense in self.defenses]
+        return self.joined([defense(prompts, texts, recording) for defense in self.defenses])
+
+    @staticmethod
+    def joined(found: Sequence[Blocking]) -> Blocking:
+        """What several defenses made of the same generations, as one."""
         blocked = np.any([one.blocked for one in found], axis=0)
         unread = np.any([one.unread for one in found], axis=0) & ~blocked
         return Blocking(blocked, np.sum([one.seconds for one in found], axis=0), unread)

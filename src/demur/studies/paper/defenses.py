@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from demur.defenses import AnyOf, Defense, GuardDefense, GuardModel, PerplexityFilter, SelfExamine
+from demur.defenses import AnyOf, Blocking, Defense, GuardDefense, GuardModel, PerplexityFilter, SelfExamine
 from demur.dynamics import Rate, wilson
 from demur.guards import DirectionGuard, states_of
 from demur.models import Model
@@ -79,6 +79,13 @@ def _verdicts(folder: Path, defense: Defense | None, recording: Recording, name:
     """What a defense makes of a recording: blocked, seconds, unread; from its file where it is of the same make."""
     if defense is None:
         return pd.DataFrame({"blocked": False, "seconds": 0.0, "unread": False}, index=range(len(recording)))
+    if isinstance(defense, AnyOf):  # its parts have answered already
+        parts = [_verdicts(folder, part, recording, name) for part in defense.defenses]
+        return pd.DataFrame(
+            AnyOf.joined(
+                [Blocking(*(part[field].to_numpy() for field in Blocking._fields)) for part in parts]
+            )._asdict()
+        )
     made: dict[str, Any] = {"defense": defense.describe(), "recording": recording.provenance.key()}
     key = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path = folder / "defenses" / f"{name}-{key}.parquet"
