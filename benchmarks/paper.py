@@ -23,10 +23,12 @@ def main() -> None:
     parser.add_argument("--made-by", required=True, help="the `demur study paper` command that made it")
     given = parser.parse_args()
     tables = {path.stem: pd.read_parquet(path) for path in sorted((given.run / "tables").glob("*.parquet"))}
-    kept = {
-        name: rows(table.assign(model=table["model"].map(lambda one: Path(one).name))) for name, table in tables.items()
-    }
+    kept = {name: rows(table.assign(model=table["model"].map(_name)), 6) for name, table in tables.items()}
     write_result(given.out, {"paper_command": given.made_by, "tables": kept})
+
+
+def _name(model: str) -> str:
+    return Path(model).name
 
 
 if __name__ == "__main__":

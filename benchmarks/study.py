@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 KEPT = ("sampler", "layers", "chat_format", "versions", "counts", "prompts", "anchors", "guard", "tau", "compliance")
 
 
-def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A table as JSON rows, numbers rounded to four digits, missing ones null."""
-    found: list[dict[str, Any]] = json.loads(table.round(4).to_json(orient="records"))
+def rows(table: pd.DataFrame, digits: int = 4) -> list[dict[str, Any]]:
+    """A table as JSON rows, numbers rounded, missing ones null."""
+    found: list[dict[str, Any]] = json.loads(table.round(digits).to_json(orient="records"))
     return found
 
 
