@@ -68,7 +68,16 @@ def main() -> None:
             | {"auroc": vars(area), "caught": vars(caught), "flagged_harmless": vars(clean[best])}
         )
     means = {name: float(np.mean([row[name]["value"] for row in rows])) for name in ("auroc", "caught")}
-    write_result(given.out, {"settings_tried": len(found), "quantile": given.quantile, "rows": rows, "means": means})
+    write_result(
+        given.out,
+        {
+            "layers": list(layers),
+            "settings_tried": len(found),
+            "quantile": given.quantile,
+            "rows": rows,
+            "means": means,
+        },
+    )
     print(means)
 
 
