@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from demur.dynamics import wilson
 from demur.report.groups import ALL_ATTACKS, name_of
 from demur.report.labels import NOT_MEASURED, Cell, area, correlation, percent
 from demur.report.tables import Table, mean_area, mean_auroc
 from demur.studies.controls import PREFIX, WRAPPED
 from demur.studies.detectors import DIRECTION, SRI
+from demur.studies.rates import pooled_rate
 from demur.studies.study import Study
 
 if TYPE_CHECKING:
@@ -100,9 +100,8 @@ def wrapped_headline(study: Study) -> dict[str, Cell]:
     own = rows[(rows["detector"] == SRI) & (rows["control"] == WRAPPED)] if len(rows) else rows
     if not len(own):
         return dict.fromkeys(WRAPPED_HEADLINE, Cell(NOT_MEASURED))
-    count = int(own["count"].sum())
-    flagged = wilson(int((own["value"] * own["count"]).round().sum()), count)
-    return dict(zip(WRAPPED_HEADLINE, (percent(**vars(flagged)), mean_area(own, count)), strict=True))
+    flagged = pooled_rate(own)
+    return dict(zip(WRAPPED_HEADLINE, (percent(**vars(flagged)), mean_area(own, flagged.count)), strict=True))
 
 
 def _names(rows: pd.DataFrame) -> list[str]:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from demur.bundled import MODELS, PREFIX
 from demur.bundled import PROMPTS as TOY
-from demur.dynamics import Rate, wilson
+from demur.dynamics import Rate
 from demur.judges import CompliesJudge, Judge
 from demur.models import Model, load
 from demur.prompts import Prompt, write_prompts
 from demur.recording import record
 from demur.signal import Anchors
 from demur.studies.compare import Comparison, compare_runs
+from demur.studies.rates import pooled_rate
 from demur.studies.run import first_of_each, read_sets, run_study
 from demur.studies.runs import ANCHORS
 from demur.studies.study import Study
@@ -137,8 +138,7 @@ def write_subsets(folder: Path, sizes: Mapping[str, int]) -> Path:
 
 def pooled(rates: pd.DataFrame, rate: str, groups: Sequence[str]) -> Rate:
     """A rate of a study over several of its groups together, with Wilson's interval."""
-    rows = rates[(rates["rate"] == rate) & rates["group"].isin(groups) & (rates["count"] > 0)]
-    return wilson(round(float((rows["value"] * rows["count"]).sum())), int(rows["count"].sum()))
+    return pooled_rate(rates[(rates["rate"] == rate) & rates["group"].isin(groups)])
 
 
 def turned_at_first_step(study: Study, compliance: float = 0.5, refusal: float = 0.5) -> tuple[int, int]:

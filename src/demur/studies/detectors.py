@@ -57,22 +57,23 @@ def detectors_of(
 
     guard : as `fit_guard` made it. features : of `Anchors.features`. states : of `states_of` at `LOOKS`, and `harmful`
         those of plain harmful prompts, which give the direction guard its direction.
-    "mean signal" flags a low mean of sigma. A streaming guard's score is the highest of a generation's steps; its
+    "mean signal" flags a low mean of sigma. The direction guard's error is the mean of those at its places, so it is
+    read off the looks. A streaming guard's score is the highest of a generation's steps; its
     alpha is the share that `quantile` leaves, or the finest that the calibration set supports.
     Also returns, for each streaming guard, alpha and the step at which each generation would be stopped, 0 for never.
     """
     means = {name: 1 - np.asarray(sigma).mean(axis=1, keepdims=True) for name, sigma in signals.items()}
     alpha = max(1 - quantile, 1 / (len(signals[CALIBRATION]) + 1))
     watching = _fitted(DirectionGuard(quantile), states, harmful=harmful)
-    halves = {name: values[:, [3, 7]] for name, values in states.items()}
     looks = {name: watching.place_errors(values) for name, values in states.items()}
+    halves = {name: errors[:, [3, 7]].mean(axis=1) for name, errors in looks.items()}
     streaming = _fitted(StreamingGuard(alpha), signals)
     streaming_direction = _fitted(StreamingGuard(alpha, side="high"), looks)
     detectors = [
         _scored(SRI, guard, signals),
         Detector(MEAN, _all(means)[:, 0], float(np.quantile(means[CALIBRATION], quantile))),
         _scored(TEXT, fit_guard(texts, quantile, seed), texts),
-        _scored(DIRECTION, _fitted(DirectionGuard(quantile), halves, harmful=harmful[:, [3, 7]]), halves),
+        Detector(DIRECTION, _all(halves), float(np.quantile(halves[CALIBRATION], quantile))),
         _scored(TRAJECTORY, _fitted(TrajectoryGuard(quantile=quantile), features), features),
         _scored(STREAMING, streaming, signals),
         _scored(STREAMING_DIRECTION, streaming_direction, looks),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demur.dynamics import internal_recovery_rates_by, rates_by
+from demur.dynamics import Rate, internal_recovery_rates_by, rates_by, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,3 +34,9 @@ def rate_table(generations: pd.DataFrame, signals: np.ndarray, compliance: float
     ]
     columns = ["rate", "group", "threshold", "value", "low", "high", "count"]
     return pd.concat(found, ignore_index=True)[columns]
+
+
+def pooled_rate(rows: pd.DataFrame) -> Rate:
+    """The rates of several groups, rows with value and count, as one rate with Wilson's interval."""
+    known = rows[rows["count"] > 0]
+    return wilson(round(float((known["value"] * known["count"]).sum())), int(known["count"].sum()))

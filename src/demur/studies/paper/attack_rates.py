@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from demur.dynamics import wilson
 from demur.studies.paper.published import RATES, of_group
 from demur.studies.paper.subject import Subject
+from demur.studies.rates import pooled_rate
 from demur.studies.study import Study
 
 FROM_LEFT = ", left to right"
@@ -42,6 +42,4 @@ def _rates(study: Study, pattern: str, attacks: list[str]) -> Iterator[tuple[str
     for name, part in chosen.groupby(chosen["rate"] + limits, sort=False):
         for row in part.itertuples():
             yield str(name), str(row.group), row
-        attacked = part[part["group"].isin(attacks)]
-        hits = round(float((attacked["value"] * attacked["count"]).sum()))
-        yield str(name), "all attacks", wilson(hits, int(attacked["count"].sum()))
+        yield str(name), "all attacks", pooled_rate(part[part["group"].isin(attacks)])

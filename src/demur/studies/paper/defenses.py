@@ -20,7 +20,7 @@ from demur.dynamics import Rate, wilson
 from demur.guards import DirectionGuard, states_of
 from demur.models import Model
 from demur.recording import Recording
-from demur.studies.detectors import CALIBRATION, TRAIN, fit_guard
+from demur.studies.detectors import CALIBRATION, TRAIN
 from demur.studies.paper.published import DEFENSES, paper_model
 from demur.studies.paper.subject import Row, Subject
 
@@ -29,14 +29,13 @@ GROUPS = {"harmless": "test_harmless", "harmful": "test_harmful", "all attacks":
 
 
 def defenses_of(
-    subject: Subject, model: Model, guard_models: Sequence[str] = (), *, quantile: float = 0.99, seed: int = 0
+    subject: Subject, model: Model, guard_models: Sequence[str] = (), *, quantile: float = 0.99
 ) -> list[Defense]:
     """The defenses of the paper, the direction guard, and the SRI Guard together with Self-Examine."""
-    signals = {name: subject.anchors.signal(subject.recordings[name]) for name in (TRAIN, CALIBRATION)}
     harmful = states_of(subject.recordings["anchors_harmful"])
     states = {name: states_of(subject.recordings[name]) for name in (TRAIN, CALIBRATION)}
     direction = DirectionGuard(quantile).fit(states[TRAIN], harmful=harmful, calibration=states[CALIBRATION])
-    sri = GuardDefense(fit_guard(signals, quantile, seed), subject.anchors)
+    sri = GuardDefense(subject.guard, subject.anchors)
     examine = SelfExamine(model)
     asked = subject.recordings[CALIBRATION].table["prompt"].tolist()
     filters: list[Defense] = [] if model.family == "uniform-diffusion" else [PerplexityFilter(model).fit(asked)]

@@ -17,7 +17,6 @@ from demur.models import Model
 from demur.prompts import Prompt
 from demur.recording import record
 from demur.samplers import Sampler
-from demur.studies.detectors import CALIBRATION, TRAIN, fit_guard
 from demur.studies.paper.published import INFILLING, paper_model
 from demur.studies.paper.subject import Row, Subject
 from demur.studies.recovery import success_table
@@ -32,8 +31,6 @@ def infilling_table(
     *,
     judge: Judge | None = None,
     batch_size: int = 16,
-    quantile: float = 0.99,
-    seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """RR, RR with the SRI Guard, and with a judge of harm ASR, of both attacks on the plain harmful test prompts."""
@@ -41,8 +38,6 @@ def infilling_table(
         return subject.table([])
     asked = subject.recordings["test_harmful"].table
     plain = [Prompt(str(row.id), str(row.prompt), label="harmful") for row in asked.itertuples()]
-    signals = {name: subject.anchors.signal(subject.recordings[name]) for name in (TRAIN, CALIBRATION)}
-    guard = fit_guard(signals, quantile, seed)
     layers = subject.recordings["test_harmful"].provenance.layers
     rows: list[Row] = []
     for name in ATTACKS:
@@ -55,7 +50,7 @@ def infilling_table(
             say(f"{name}: left out, {error}")
             continue
         refused = recording.table["refused"].to_numpy(dtype=bool)
-        flagged = guard.predict(subject.anchors.signal(recording)) == -1
+        flagged = subject.guard.predict(subject.anchors.signal(recording)) == -1
         say(f"{name}: {len(recording)} prompts, {int(refused.sum())} refused, {int(flagged.sum())} flagged")
         published = INFILLING.get(paper_model(subject.name) or "", {}).get(name)
         rows.append((name, "RR", wilson(int(refused.sum()), len(refused)), None))

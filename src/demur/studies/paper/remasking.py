@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from demur.dynamics import wilson
 from demur.studies.paper.published import RECOVERY, paper_model
 from demur.studies.paper.subject import Row, Subject
+from demur.studies.rates import pooled_rate
 
 
 def remasking_table(subject: Subject) -> pd.DataFrame:
@@ -18,8 +18,6 @@ def remasking_table(subject: Subject) -> pd.DataFrame:
     rows: list[Row] = []
     for place, (name, part) in enumerate(rates.groupby("rate", sort=False)):
         published = RECOVERY.get(paper_model(subject.name) or "")
-        hits = round(float((part["value"].fillna(0) * part["count"]).sum()))
-        total = wilson(hits, int(part["count"].sum()))
-        rows.append(("all harmful", str(name), total, published[place] if published else None))
+        rows.append(("all harmful", str(name), pooled_rate(part), published[place] if published else None))
         rows += [(str(row.group), str(name), row, None) for row in part.itertuples()]
     return subject.table(rows)

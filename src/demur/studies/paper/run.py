@@ -123,15 +123,18 @@ def _tables(
     arguments: dict[str, Any],
 ) -> dict[str, pd.DataFrame]:
     """Every table of one model, by the names in `TITLES`."""
-    fitting = {name: arguments[name] for name in ("quantile", "seed")}
+    quantile, seed = arguments["quantile"], arguments["seed"]
+    defenses = defenses_of(subject, model, guard_models, quantile=quantile)
     return {
         "table_1_remasking": remasking_table(subject),
         "table_2_swap": swap_table(subject, judge),
         "table_3_attacks": attack_rate_table(subject),
-        "table_4_ablation": ablation_table(subject, **fitting),
+        "table_4_ablation": ablation_table(subject, quantile=quantile, seed=seed),
         "figures_5_6_recovery": internal_recovery_table(subject),
-        "table_13_defenses": defense_table(subject, defenses_of(subject, model, guard_models, **fitting), say=say),
-        "table_14_infilling": infilling_table(subject, model, sampler, judge=judge, **arguments, say=say),
+        "table_13_defenses": defense_table(subject, defenses, say=say),
+        "table_14_infilling": infilling_table(
+            subject, model, sampler, judge=judge, batch_size=arguments["batch_size"], say=say
+        ),
         "leave_one_attack_out": leave_one_attack_out_table(subject),
         "cross_dataset": cross_dataset_table(subject),
         "calibration": calibration_table(subject),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from demur.guards import SRIGuard
 from demur.recording import Recording
 from demur.signal import Anchors
 from demur.studies.study import Study
@@ -50,6 +51,11 @@ class Subject:
     def anchors(self) -> Anchors:
         """The study's anchors, at every layer that was kept."""
         return Anchors.load(self.study.path / "anchors.safetensors")
+
+    @cached_property
+    def guard(self) -> SRIGuard:
+        """The study's SRI Guard, fitted and calibrated."""
+        return SRIGuard.load(self.study.path / "guard.safetensors")
 
     @property
     def attacks(self) -> list[str]:
