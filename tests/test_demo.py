@@ -26,7 +26,7 @@ from demur.studies.compare import ALL_HARMFUL
 from demur.studies.demo import AR, COMPARED, DIFFUSION, ORDERS, SIZES, Demo, pooled, run_demo, turned_at_first_step
 from demur.studies.run import read_sets
 from demur.studies.walk import Token, Walk, WalkStep, latest_recovery, shown_steps, walk_of
-from test_report import HOSTILE, Page
+from test_report import HOSTILE, Page, references_have_their_targets, refers_to_nothing_outside
 
 FEW = {"anchors_harmless": 8, "anchors_harmful": 10, "guard_train_harmless": 16, "guard_calibration_harmless": 20}
 FEW |= {"test_harmless": 3, "test_harmful": 3, "test_attacks": 1, "control_wrapped": 1}
@@ -237,22 +237,11 @@ def test_every_number_of_the_page_has_its_interval_and_its_count(page: Page) -> 
 
 
 def test_the_page_refers_to_nothing_outside_itself_and_runs_nothing(page: Page) -> None:
-    for _, attributes in page.elements:
-        for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
-            value = attributes.get(name) or "#"
-            assert value.startswith(("#", "data:image/png;base64,"))
-    assert not re.search(r"@import|url\((?!#)|<script|<link", page.source)
-    assert set(re.findall(r"https?://[\w./]+", page.source)) <= {
-        "http://www.w3.org/2000/svg",
-        "http://www.w3.org/1999/xlink",
-    }
+    refers_to_nothing_outside(page)
 
 
 def test_ids_of_the_page_are_unique_and_every_reference_has_its_target(page: Page) -> None:
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    used = set(re.findall(r'(?:url\(#|href="#|aria-labelledby=")([\w-]+)', page.source))
-    assert used <= set(ids)
+    references_have_their_targets(page)
 
 
 def test_hostile_prompts_tokens_and_names_are_escaped(

@@ -227,7 +227,7 @@ def test_figures_of_the_study_are_saved_as_png_and_svg_and_the_same_twice(tmp_pa
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-def test_the_report_is_one_file_that_refers_to_nothing_outside_itself(page: Page) -> None:
+def refers_to_nothing_outside(page: Page) -> None:
     for _, attributes in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             value = attributes.get(name) or "#"
@@ -239,12 +239,20 @@ def test_the_report_is_one_file_that_refers_to_nothing_outside_itself(page: Page
     }
 
 
-def test_ids_are_unique_and_every_reference_inside_the_page_has_its_target(page: Page) -> None:
+def references_have_their_targets(page: Page) -> None:
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     used = set(re.findall(r'(?:url\(#|href="#|aria-labelledby=")([\w-]+)', page.source))
     assert used
     assert used <= set(ids)
+
+
+def test_the_report_is_one_file_that_refers_to_nothing_outside_itself(page: Page) -> None:
+    refers_to_nothing_outside(page)
+
+
+def test_ids_are_unique_and_every_reference_inside_the_page_has_its_target(page: Page) -> None:
+    references_have_their_targets(page)
 
 
 def test_every_number_in_the_tables_of_results_has_an_interval_and_a_count(page: Page) -> None:

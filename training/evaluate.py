@@ -91,17 +91,13 @@ def behaviour(whole: demur.Recording, kinds: dict[str, list[demur.Prompt]]) -> I
     for measured, rows in (("refused", harmful[harmful["refused"]]), ("complied", harmful[harmful["complied"]])):
         if len(rows) < 2:
             continue
-        lengths = rows["answer_tokens"].to_numpy()
-        half = 1.96 * lengths.std(ddof=1) / np.sqrt(len(lengths))
-        mean = float(lengths.mean())
-        yield {
-            "measure": "tokens",
-            "kind": measured,
-            "value": mean,
-            "low": mean - half,
-            "high": mean + half,
-            "count": len(rows),
-        }
+        yield {"measure": "tokens", "kind": measured, **mean_of(rows["answer_tokens"].to_numpy())}
+
+
+def mean_of(values: np.ndarray) -> dict[str, float]:
+    """A mean with its 95% interval by the normal approximation, and its count."""
+    mean, half = float(values.mean()), 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    return {"value": mean, "low": mean - half, "high": mean + half, "count": len(values)}
 
 
 def geometry(
@@ -121,17 +117,7 @@ def geometry(
     harmless = np.char.startswith(kind, "harmless, known")
     chosen = {"harmless": harmless, "refused": refused & (table["label"] == "harmful").to_numpy(dtype=bool)}
     for name, rows in chosen.items():
-        final = sigma[rows, -1]
-        half = 1.96 * final.std(ddof=1) / np.sqrt(len(final))
-        mean = float(final.mean())
-        yield {
-            "measure": "final signal",
-            "kind": name,
-            "value": mean,
-            "low": mean - half,
-            "high": mean + half,
-            "count": len(final),
-        }
+        yield {"measure": "final signal", "kind": name, **mean_of(sigma[rows, -1])}
     yield {
         "measure": "flagged",
         "kind": "harmless",
