@@ -75,7 +75,12 @@ def streaming_table(study: Study) -> Table:
             row: Any = next(rows[(rows["detector"] == name) & (rows["group"] == group)].itertuples(), None)
             cells += [Cell(NOT_MEASURED)] * 2 if row is None else _stopped(row)
         body.append((name_of(group), cells))
-    return Table("Generations stopped on the way", "group", columns, body)
+    caption = (
+        f"Generations stopped on the way, alpha = {rows['alpha'].iloc[0]:.2g}"
+        if names
+        else "Generations stopped on the way"
+    )
+    return Table(caption, "group", columns, body)
 
 
 def _stopped(row: Any) -> list[Cell]:
