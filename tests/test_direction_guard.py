@@ -67,7 +67,8 @@ def test_a_saved_guard_gives_the_same_errors_and_refuses_other_states(guard: Dir
     made.save(tmp_path / "guard.safetensors")
     loaded = DirectionGuard.load(tmp_path / "guard.safetensors")
     np.testing.assert_array_equal(loaded.errors(states(9, 2)), made.errors(states(9, 2)))
-    assert loaded.get_params() == {"quantile": 0.9}
+    assert loaded.get_params() == {"quantile": 0.9, "places": (0.5, 1.0)}
+    assert loaded.describe(MADE) == made.describe(MADE)
     with pytest.raises(ProvenanceError, match="layer"):
         loaded.errors(Signal(states(9, 2), replace(MADE, layers=(6, 18))))
 
@@ -78,7 +79,13 @@ def test_what_cannot_be_used_is_refused(guard: DirectionGuard) -> None:
     with pytest.raises(InputError, match="expected one"):
         DirectionGuard().fit(states(50, 0), harmful=states(50, 0)[:, :1])
     with pytest.raises(InputError, match=r"expected \[prompts, 2, 2, 12\]"):
+        guard.errors(states(5, 0)[:, :, :1])
+    with pytest.raises(InputError, match="states at 1 places; the guard looks at 2"):
         guard.errors(states(5, 0)[:, :1])
+    with pytest.raises(InputError, match="places is"):
+        DirectionGuard(places=(0.5, 2)).fit(states(50, 0), harmful=states(50, 0))
+    with pytest.raises(InputError, match=r"expected \[n, 2, 12\]"):
+        guard.place_error(states(5, 0)[:, 0, :1], 0)
     with pytest.raises(InputError, match=r"expected \[prompts, places, layers, width\]"):
         DirectionGuard().fit(states(50, 0)[:, 0], harmful=states(50, 0)[:, 0])
     with pytest.raises(InputError, match="NaN"):
@@ -101,11 +108,16 @@ def test_states_are_those_of_the_places_in_the_order_of_the_table() -> None:
     found = states_of(Phi(), (0.1, 0.5, 1))
     np.testing.assert_array_equal(found, Phi.phi[:, [0, 3, 7]])
     assert found.provenance is not None and found.provenance.layers == (6, 12)
+    np.testing.assert_array_equal(states_of(Phi(), (0.5,), (12,)), Phi.phi[:, [3]][:, :, [1]])
     with pytest.raises(InputError, match="places"):
         states_of(Phi(), (0, 1))
+    with pytest.raises(InputError, match="holds layers"):
+        states_of(Phi(), layers=(7,))
 
 
 def test_the_error_is_the_mean_of_those_of_its_places(guard: DirectionGuard) -> None:
     fresh = states(7, 9, 0.3)
     assert guard.place_errors(fresh).shape == (7, 2)
-    np.testing.assert_allclose(guard.place_errors(fresh).mean(axis=1), guard.errors(fresh))
+    np.testing.assert_allclose(guard.place_errors(fresh).mean(axis=1), guard.errors(fresh), rtol=1e-5, atol=1e-6)
+    for place in range(2):
+        np.testing.assert_array_equal(guard.place_error(fresh[:, place], place), guard.place_errors(fresh)[:, place])

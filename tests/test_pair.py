@@ -1,5 +1,6 @@
 """The whole way on the bundled pair: study, resume, guard, comparison and report."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 import demur
+from demur.defenses import GuardDefense, generate_guarded
 from demur.judges import CompliesJudge
 from demur.recording import folder as files
 from demur.report import write_report
@@ -82,6 +84,36 @@ def test_the_guard_is_read_back_and_gives_the_flags_of_the_study(studies: dict[s
     study = studies["ar"]
     guard = demur.SRIGuard.load(study.path / "guard.safetensors")
     np.testing.assert_array_equal(guard.predict(study.signals) == -1, study.generations["flagged"])
+
+
+def test_the_saved_guards_stop_a_running_generation_where_the_study_says(studies: dict[str, Study]) -> None:
+    study, model = studies["ar"], demur.load("demur/tiny-ar")
+    looks = demur.DirectionGuard.load(study.path / "direction_looks.safetensors")
+    watching = demur.StreamingGuard.load(study.path / "streaming_direction_guard.safetensors")
+    attacks = study.generations.query("set == 'test_attacks'")
+    found = generate_guarded(model, attacks["prompt"].tolist(), looks, watching)
+    said = study.streaming.query("detector == 'Streaming Guard on the direction' and group == 'all attacks'")
+    assert 0 < said["value"].item() < 1
+    assert (found["stopped_at"] > 0).mean() == pytest.approx(said["value"].item())
+    assert found.loc[found["stopped_at"] > 0, "stopped_at"].median() == said["median_step"].item()
+
+
+def test_the_saved_guards_are_defenses_over_a_recording(studies: dict[str, Study]) -> None:
+    study = studies["diffusion"]
+    direction = demur.DirectionGuard.load(study.path / "direction_guard.safetensors")
+    looks = demur.DirectionGuard.load(study.path / "direction_looks.safetensors")
+    watching = demur.StreamingGuard.load(study.path / "streaming_direction_guard.safetensors")
+    defenses = {
+        "Direction Guard": GuardDefense(direction),
+        "Streaming Guard on the direction": GuardDefense(watching, looks),
+    }
+    for (name, defense), harmful in itertools.product(defenses.items(), (False, True)):
+        recorded = "test_attacks" if harmful else "test_harmless"
+        recording = demur.Recording(study.path / "recordings" / recorded)
+        blocked = defense(recording.table["prompt"].tolist(), recording.table["text"].tolist(), recording).blocked
+        assert bool(blocked.mean() > 0.5) is harmful
+        scores = study.scores.loc[study.generations["set"] == recorded, name]
+        np.testing.assert_array_equal(blocked, scores > defense.guard.threshold_)
 
 
 def test_a_study_that_was_interrupted_ends_as_if_it_had_not_been(

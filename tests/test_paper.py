@@ -10,12 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 import demur
+from demur.attacks.infilling import dija
 from demur.cli import app
 from demur.errors import InputError
 from demur.prompts import write_prompts
 from demur.report import write_paper
 from demur.studies.paper import TITLES, Paper, run_paper
 from demur.studies.paper import defenses as defenses_module
+from demur.studies.paper.infilling import template_shape
 from demur.studies.paper.published import DEFENSES, RATES, of_group, paper_model
 from demur.studies.paper.subject import COLUMNS
 from demur.studies.run import first_of_each, read_sets
@@ -56,10 +58,20 @@ def test_every_table_is_tidy_and_kept(paper: Paper) -> None:
 
 
 def test_only_the_diffusion_model_has_what_takes_revision(paper: Paper) -> None:
-    for name in ("table_1_remasking", "table_2_swap"):
+    for name in ("table_1_remasking", "table_2_swap", "table_14_infilling"):
         assert set(paper.tables[name]["model"]) == {"demur/tiny-diffusion"}
     assert set(paper.tables["table_3_attacks"]["model"]) == {"demur/tiny-ar", "demur/tiny-diffusion"}
     assert paper.tables["figures_5_6_recovery"]["measure"].str.endswith("left to right").any()
+
+
+def test_templates_are_as_large_as_the_response_has_room_for(paper: Paper) -> None:
+    table = paper.tables["table_14_infilling"].set_index(["group", "measure"])["value"]
+    for name in ("dija", "pad"):
+        assert table[name, "RR with guard"] >= table[name, "RR"]
+    model = demur.load("demur/tiny-diffusion")
+    for room, steps, gap in ((32, 2, 4), (34, 2, 5), (128, 3, 20), (16, None, None)):
+        shape = template_shape(dija, 3, model, model.default_sampler(response_length=room))
+        assert shape == ((steps, gap) if steps else None), room
 
 
 def test_attacks_of_the_paper_are_added(paper: Paper) -> None:
@@ -98,7 +110,8 @@ def test_the_ablation_reads_every_layer_that_was_kept(paper: Paper) -> None:
 def test_defenses_only_add_to_what_the_model_refuses(paper: Paper) -> None:
     table = paper.tables["table_13_defenses"].query("model == 'demur/tiny-diffusion'")
     blocked = table[table["measure"] == "all attacks, refused or blocked"].set_index("group")["value"]
-    assert {"none", "perplexity", "self-examine", "SRIGuard", "DirectionGuard"} < set(blocked.index)
+    assert {"none", "perplexity", "self-examine", "SRIGuard", "DirectionGuard", "StreamingGuard"} < set(blocked.index)
+    assert {"StreamingGuard on the direction", "DirectionGuard or perplexity"} < set(blocked.index)
     assert (blocked >= blocked["none"]).all()
     assert blocked["SRIGuard or self-examine"] >= max(blocked["SRIGuard"], blocked["self-examine"])
     overhead = table[table["measure"] == "overhead"].set_index("group")["value"]

@@ -9,30 +9,34 @@ import torch
 
 import demur
 import toy
-from demur.defenses import GuardStopping, generate_guarded, watched_steps
+from demur.defenses import GuardStopping, Reading, generate_guarded, watched_steps
 from demur.errors import InputError, ProvenanceError
-from demur.guards import StreamingGuard
+from demur.guards import DirectionGuard, StreamingGuard, states_of
 from demur.models import Model, load
 from demur.samplers import Autoregressive, MaskedDiffusion, Sampler
 from demur.signal import Anchors
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STEPS = 12
+PLACES = (0.2, 0.5, 0.75, 1.0)
 
 
 @dataclass
 class Setting:
-    """A model with anchors, a guard that stops about half, and fresh prompts of different lengths."""
+    """A model with anchors or a direction, a guard that stops about half, and fresh prompts of different lengths."""
 
     model: Model
     sampler: Sampler
-    anchors: Anchors
+    source: Anchors | DirectionGuard
     guard: StreamingGuard
     prompts: list[list[int]]
 
     @property
     def stops(self) -> np.ndarray:
-        return self.guard.stops(self.anchors.signal(self.record(self.prompts)))
+        recording = self.record(self.prompts)
+        if isinstance(self.source, Anchors):
+            return self.guard.stops(self.source.signal(recording))
+        return np.array([0, 3, 6, 9, 12])[self.guard.stops(self.source.place_errors(self.source.states(recording)))]
 
     def record(self, prompts: list[list[int]]) -> demur.Recording:
         rows = [{"token_ids": ids} for ids in prompts]
@@ -48,10 +52,19 @@ def setting_of(model: Model, sampler: Sampler, layer: int | None = None) -> Sett
     given = Setting(model, sampler, None, None, some_prompts(22, 4))  # type: ignore[arg-type]
     sides = [given.record(some_prompts(8, seed)) for seed in (0, 1)]
     verdicts = {"harmless_refused": np.zeros(8, dtype=bool), "harmful_refused": np.ones(8, dtype=bool)}
-    given.anchors = Anchors.fit(*sides, **verdicts)
-    train, held_out = (given.anchors.signal(given.record(some_prompts(30, seed)), layer) for seed in (2, 3))
+    given.source = Anchors.fit(*sides, **verdicts)
+    train, held_out = (given.source.signal(given.record(some_prompts(30, seed)), layer) for seed in (2, 3))
     given.guard = StreamingGuard(alpha=0.8, least_tail=1e-4).fit(train, calibration=held_out)
     return given
+
+
+def directed(given: Setting, layers: tuple[int, ...]) -> Setting:
+    """The same, watched along a direction at a few places."""
+    train, held_out, harmful = (states_of(given.record(some_prompts(30, seed)), PLACES, layers) for seed in (2, 3, 1))
+    direction = DirectionGuard(places=PLACES).fit(train, harmful=harmful)
+    guard = StreamingGuard(alpha=0.8, side="high", least_tail=1e-4)
+    guard.fit(direction.place_errors(train), calibration=direction.place_errors(held_out))
+    return replace(given, source=direction, guard=guard)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +86,16 @@ def llada() -> Setting:
     return setting_of(load(FIXTURES / "llada" / "llada_mha", device="cpu"), MaskedDiffusion(STEPS, 24))
 
 
+@pytest.fixture(scope="module")
+def llama_direction(llama: Setting) -> Setting:
+    return directed(llama, (1, 3))
+
+
+@pytest.fixture(scope="module")
+def llada_direction(llada: Setting) -> Setting:
+    return directed(llada, (max(llada.source.layers),))
+
+
 def padded(prompts: list[list[int]]) -> dict[str, torch.Tensor]:
     longest = max(map(len, prompts))
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
@@ -80,7 +103,7 @@ def padded(prompts: list[list[int]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("name", ["llama", "llada"])
+@pytest.mark.parametrize("name", ["llama", "llada", "llama_direction", "llada_direction"])
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_stops_and_tokens_are_those_of_the_guard_on_a_recording(
     name: str, batch_size: int, request: pytest.FixtureRequest
@@ -89,7 +112,7 @@ def test_stops_and_tokens_are_those_of_the_guard_on_a_recording(
     stops, recording = given.stops, given.record(given.prompts)
     assert 5 < (stops > 0).sum() < 28
     rows = [{"token_ids": ids} for ids in given.prompts]
-    table = generate_guarded(given.model, rows, given.anchors, given.guard, given.sampler, batch_size=batch_size)
+    table = generate_guarded(given.model, rows, given.source, given.guard, given.sampler, batch_size=batch_size)
     np.testing.assert_array_equal(table["stopped_at"], stops)
     last = np.where(stops > 0, stops, STEPS)
     known = [int(recording.steps_tokens(row).is_committed[step - 1].sum()) for row, step in enumerate(last)]
@@ -114,21 +137,48 @@ def test_a_batch_ends_with_its_last_stop_and_leaves_no_hooks(llama: Setting) -> 
     passes: list[int] = []
     handle = llama.model.decoder.register_forward_hook(lambda *_: passes.append(1))
     inputs = padded([llama.prompts[row]])
-    seen = list(watched_steps(llama.sampler, llama.model, **inputs, anchors=llama.anchors, guard=llama.guard))
+    reading = Reading.of(llama.source, llama.guard)
+    seen = list(watched_steps(llama.sampler, llama.model, **inputs, reading=reading, guard=llama.guard))
     handle.remove()
     assert seen[-1][0].index == llama.stops[row] == len(seen) and len(passes) == len(seen) + 1
     assert not llama.model.decoder._forward_hooks
 
 
+@pytest.mark.parametrize("name", ["llama", "llada", "llama_direction", "llada_direction"])
+def test_no_pass_is_spent_on_a_row_that_is_stopped(name: str, request: pytest.FixtureRequest) -> None:
+    given: Setting = request.getfixturevalue(name)
+    widths: list[int] = []
+    before = len(given.prompts)
+    handle = given.model.decoder.register_forward_hook(
+        lambda module, args, kwargs, output: widths.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    with handle:
+        for _, watch in watched_steps(
+            given.sampler,
+            given.model,
+            **padded(given.prompts),
+            reading=Reading.of(given.source, given.guard),
+            guard=given.guard,
+        ):
+            going = int((watch.stopped_at == 0).sum())
+            assert widths[-1] <= before
+            before = going
+    assert widths[-1] < len(given.prompts)
+
+
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_generate_stops_the_rows_that_a_recording_says(llama: Setting, use_cache: bool) -> None:
+@pytest.mark.parametrize("name", ["llama", "llama_direction"])
+def test_generate_stops_the_rows_that_a_recording_says(
+    name: str, use_cache: bool, request: pytest.FixtureRequest
+) -> None:
+    llama: Setting = request.getfixturevalue(name)
     stops, recording = llama.stops, llama.record(llama.prompts)
     lengths = recording.table["tokens"].to_numpy()
     # The state of a token comes with the next one, so nothing is known of a row's last.
     expected = np.where(stops < np.minimum(lengths, STEPS), stops, 0)
     assert (expected > 0).sum() > 3 and (lengths < STEPS).any() and (expected != stops).any()
     inputs = padded(llama.prompts)
-    with GuardStopping(llama.model, llama.anchors, llama.guard) as stopping:
+    with GuardStopping(llama.model, llama.source, llama.guard) as stopping:
         output = llama.model.network.generate(
             **inputs, max_new_tokens=STEPS, do_sample=False, use_cache=use_cache, stopping_criteria=[stopping]
         )
@@ -141,12 +191,12 @@ def test_generate_stops_the_rows_that_a_recording_says(llama: Setting, use_cache
 
 
 def test_a_row_stops_alone_as_it_does_in_a_batch(llama: Setting) -> None:
-    with GuardStopping(llama.model, llama.anchors, llama.guard) as together:
+    with GuardStopping(llama.model, llama.source, llama.guard) as together:
         llama.model.network.generate(
             **padded(llama.prompts), max_new_tokens=STEPS, do_sample=False, stopping_criteria=[together]
         )
     for row in range(0, len(llama.prompts), 3):
-        with GuardStopping(llama.model, llama.anchors, llama.guard) as alone:
+        with GuardStopping(llama.model, llama.source, llama.guard) as alone:
             output = llama.model.network.generate(
                 torch.tensor([llama.prompts[row]]), max_new_tokens=STEPS, do_sample=False, stopping_criteria=[alone]
             )
@@ -158,8 +208,8 @@ def test_a_row_stops_alone_as_it_does_in_a_batch(llama: Setting) -> None:
 def test_a_bare_network_and_another_layer_serve_too_and_tokens_beyond_the_guard_are_free(llama: Setting) -> None:
     middle = setting_of(llama.model, llama.sampler, layer=1)
     lengths = middle.record(middle.prompts).table["tokens"].to_numpy()
-    stops = middle.guard.stops(middle.anchors.signal(middle.record(middle.prompts), 1))
-    with GuardStopping(llama.model.network, middle.anchors, middle.guard, layer=1) as stopping:
+    stops = middle.guard.stops(middle.source.signal(middle.record(middle.prompts), 1))
+    with GuardStopping(llama.model.network, middle.source, middle.guard, layer=1) as stopping:
         output = llama.model.network.generate(
             **padded(middle.prompts), max_new_tokens=STEPS + 5, do_sample=False, stopping_criteria=[stopping]
         )
@@ -177,7 +227,7 @@ def last_tokens(given: Setting) -> np.ndarray:
 
 def test_generate_is_refused_outside_the_block_twice_in_it_and_under_beam_search(llama: Setting) -> None:
     inputs, network = padded(llama.prompts[:3]), llama.model.network
-    stopping = GuardStopping(llama.model, llama.anchors, llama.guard)
+    stopping = GuardStopping(llama.model, llama.source, llama.guard)
     with pytest.raises(InputError, match="inside its `with` block"):
         network.generate(**inputs, max_new_tokens=3, stopping_criteria=[stopping])
     with stopping:
@@ -192,15 +242,36 @@ def test_generate_is_refused_outside_the_block_twice_in_it_and_under_beam_search
 def test_parts_that_do_not_belong_together_are_refused(llama: Setting, llada: Setting) -> None:
     rows = [{"token_ids": [5, 6, 7]}]
     with pytest.raises(ProvenanceError, match="the anchors and this generation do not belong together"):
-        GuardStopping(replace(llama.model, content="another"), llama.anchors, llama.guard)
+        GuardStopping(replace(llama.model, content="another"), llama.source, llama.guard)
     with pytest.raises(ProvenanceError, match="the guard and the anchors' signal do not belong together: layers"):
-        GuardStopping(llama.model, llama.anchors, llama.guard, layer=1)
+        GuardStopping(llama.model, llama.source, llama.guard, layer=1)
     with pytest.raises(ProvenanceError, match="MaskedDiffusion with pooling paper against Autoregressive"):
-        GuardStopping(llada.model, llada.anchors, llada.guard)
+        GuardStopping(llada.model, llada.source, llada.guard)
     with pytest.raises(ProvenanceError, match="sampler name"):
-        generate_guarded(llama.model, rows, llada.anchors, llada.guard)
+        generate_guarded(llama.model, rows, llada.source, llada.guard)
     with pytest.raises(ProvenanceError, match="sampler steps 12 against 5"):
-        generate_guarded(llama.model, rows, llama.anchors, llama.guard, Autoregressive(5))
+        generate_guarded(llama.model, rows, llama.source, llama.guard, Autoregressive(5))
     longer = StreamingGuard(alpha=0.1).fit(np.random.default_rng(0).random((30, STEPS + 1)))
     with pytest.raises(InputError, match="fitted on 13 steps and the anchors have 12"):
-        GuardStopping(llama.model, llama.anchors, longer)
+        GuardStopping(llama.model, llama.source, longer)
+
+
+def test_a_direction_that_does_not_belong_is_refused(llama_direction: Setting, llada_direction: Setting) -> None:
+    model, direction, guard = llama_direction.model, llama_direction.source, llama_direction.guard
+    rows = [{"token_ids": [5, 6, 7]}]
+    with pytest.raises(ProvenanceError, match="the direction guard and this generation do not belong together"):
+        GuardStopping(replace(model, content="another"), direction, guard)
+    with pytest.raises(ProvenanceError, match="the direction guard and GuardStopping do not belong together"):
+        GuardStopping(llada_direction.model, llada_direction.source, llada_direction.guard)
+    with pytest.raises(ProvenanceError, match="steps 12 against 5"):
+        generate_guarded(model, rows, direction, guard, Autoregressive(5))
+    with pytest.raises(InputError, match="leave it out"):
+        GuardStopping(model, direction, guard, layer=1)
+    with pytest.raises(ProvenanceError, match="the guard and the direction guard do not belong together: layers"):
+        GuardStopping(model, directed(llama_direction, (3,)).source, guard)
+    unknown = DirectionGuard().fit(np.zeros((30, 2, 1, 4)), harmful=np.ones((3, 2, 1, 4)))
+    with pytest.raises(InputError, match="does not know its layers and steps"):
+        GuardStopping(model, unknown, guard)
+    fewer = StreamingGuard(alpha=0.1).fit(np.random.default_rng(0).random((30, 3)))
+    with pytest.raises(InputError, match="fitted on 3 numbers a generation and the direction guard looks at 4"):
+        GuardStopping(model, direction, fewer)

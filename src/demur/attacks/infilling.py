@@ -25,9 +25,9 @@ def dija(prompt: Prompt, steps: int = 3, gap: int = 20) -> Prompt:
     return attacked(prompt, "dija", infill=AFFIRMATION + items)
 
 
-def pad(prompt: Prompt, gap: int = 20) -> Prompt:
-    """Affirmative connectors planted at even distances over the canvas, `gap` free positions apart.
+def pad(prompt: Prompt, steps: int = len(CONNECTORS), gap: int = 20) -> Prompt:
+    """The first `steps` affirmative connectors planted at even distances over the canvas, `gap` free positions apart.
 
     Source: PAD, the parallel decoding jailbreak (Zhang et al. 2025, arXiv 2507.19227).
     """
-    return attacked(prompt, "pad", infill="".join(connector + mark(gap) for connector in CONNECTORS))
+    return attacked(prompt, "pad", infill="".join(connector + mark(gap) for connector in CONNECTORS[:steps]))

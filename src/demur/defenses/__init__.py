@@ -6,6 +6,7 @@ from demur.defenses.guard_defense import GuardDefense
 from demur.defenses.guard_model import GuardModel
 from demur.defenses.perplexity import token_losses
 from demur.defenses.perplexity_filter import PerplexityFilter
+from demur.defenses.reading import Reading, Watching
 from demur.defenses.self_examine import SelfExamine
 from demur.defenses.stopping import GuardStopping
 from demur.defenses.streaming import generate_guarded, watched_steps
@@ -18,7 +19,9 @@ __all__ = [
     "GuardModel",
     "GuardStopping",
     "PerplexityFilter",
+    "Reading",
     "SelfExamine",
+    "Watching",
     "generate_guarded",
     "token_losses",
     "watched_steps",

@@ -1,8 +1,8 @@
-"""A guard over the signal, as a defense: it reads states that generation computed anyway.
+"""A guard as a defense: it reads states that generation computed anyway.
 
-In: a recording, and the anchors and guard of its model. Out: a `Blocking`. The time counted is that of turning
-states into the signal and judging it; reading the recording from disk, which a guard attached to a running
-generation need not do, is left out.
+In: a recording, and the guard of its model with the anchors or the direction it reads by. Out: a `Blocking`. The time
+counted is that of turning states into what the guard judges and judging it; reading the recording from disk, which a
+guard attached to a running generation need not do, is left out.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from demur.defenses.defense import Blocking, require_pairs
+from demur.defenses.reading import Source
 from demur.errors import InputError
-from demur.guards import DirectionGuard, states_of
+from demur.guards import DirectionGuard
 from demur.provenance import Provenance
 from demur.recording import Recording
-from demur.signal import Anchors, Signal
+from demur.signal import Signal
 
 
 class Detector(Protocol):
@@ -32,16 +33,17 @@ class Detector(Protocol):
 class GuardDefense:
     """Blocks a generation whose signal, for a `DirectionGuard` whose states, the guard flags.
 
-    guard : fitted, and calibrated on held-out harmless signals. anchors : of the recorded model and sampler; not
-        needed for recordings that keep the signal, whose time then is the guard's alone, nor for a direction guard.
+    guard : fitted, and calibrated on held-out harmless generations. source : the anchors of the recorded model and
+        sampler, or the `DirectionGuard` whose `place_errors` the guard watches. Not needed for recordings that keep the
+        signal, whose time then is the guard's alone, nor for a direction guard itself.
     """
 
-    def __init__(self, guard: Detector, anchors: Anchors | None = None) -> None:
-        self.guard, self.anchors = guard, anchors
+    def __init__(self, guard: Detector, source: Source | None = None) -> None:
+        self.guard, self.source = guard, source
 
     @property
     def name(self) -> str:
-        return type(self.guard).__name__
+        return type(self.guard).__name__ + (" on the direction" if isinstance(self.source, DirectionGuard) else "")
 
     def __call__(self, prompts: Sequence[str], texts: Sequence[str], recording: Recording | None = None) -> Blocking:
         require_pairs(self.name, prompts, texts)
@@ -59,21 +61,23 @@ class GuardDefense:
 
     def describe(self) -> dict[str, Any]:
         """What the verdicts depend on, as plain values."""
+        read_by = self.guard if isinstance(self.guard, DirectionGuard) else self.source
         limit = getattr(self.guard, "threshold_", None)
-        return {"name": self.name, "anchors": self.anchors.fingerprint if self.anchors else None, "limit": limit}
+        return {"name": self.name, "source": read_by.fingerprint if read_by else None, "limit": limit}
 
     def _values(self, recording: Recording) -> tuple[Signal, float]:
         """What the guard judges, the signal as a rule, and the seconds that went into reading the recording."""
+        read = _Clocked(recording)
         if isinstance(self.guard, DirectionGuard):
-            clocked = _Clocked(recording)
-            return states_of(clocked), clocked.seconds
+            return self.guard.states(read), read.seconds
+        if isinstance(self.source, DirectionGuard):
+            return self.source.place_errors(self.source.states(read)), read.seconds
         if recording.keep == "signal":
             began = time.perf_counter()
             return recording.sigma, time.perf_counter() - began
-        if self.anchors is None:
+        if self.source is None:
             raise InputError(f"{self.name}: the recording keeps states, which take anchors to read; give anchors")
-        read = _Clocked(recording)
-        return self.anchors.signal(read), read.seconds
+        return self.source.signal(read), read.seconds
 
 
 class _Clocked:

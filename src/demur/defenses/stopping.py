@@ -1,7 +1,7 @@
-"""A stopping criterion for transformers' own `generate`: ends rows whose signal the streaming guard flags.
+"""A stopping criterion for transformers' own `generate`: ends rows that a streaming guard flags.
 
-In: an autoregressive network, anchors and a fitted `StreamingGuard`. Out: which rows to stop, after every token.
-The states are those that generation computes anyway; no pass is added.
+In: an autoregressive network, anchors or a direction, and a fitted `StreamingGuard`. Out: which rows to stop, after
+every token. The states are those that generation computes anyway; no pass is added.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import StoppingCriteria
 
-from demur.defenses.streaming import checked_layer
+from demur.defenses.reading import Reading, Source, Watching
 from demur.errors import InputError, ProvenanceError
-from demur.guards import StreamingGuard, Watch
+from demur.guards import StreamingGuard
 from demur.models import Model, from_network
 from demur.signal import Anchors
 
@@ -25,14 +25,15 @@ from demur.signal import Anchors
 class GuardStopping(StoppingCriteria):  # type: ignore[misc]
     """Stops the rows of one call of `generate` that a streaming guard flags::
 
-        with GuardStopping(network, anchors, guard) as stopping:
+        with GuardStopping(network, source, guard) as stopping:
             output = network.generate(**inputs, max_new_tokens=32, stopping_criteria=[stopping])
         stopping.stopped_at
 
-    network : a `Model`, or any causal network of transformers; of a bare one it is not checked whether anchors and
+    network : a `Model`, or any causal network of transformers; of a bare one it is not checked whether source and
         guard were made from it.
-    layer : of the anchors, by default the highest.
-    stopped_at : int64 `[batch]`, the step whose signal ended a row, 0 where none did.
+    source : the anchors whose signal the guard was fitted on, or the `DirectionGuard` whose `place_errors`.
+    layer : of anchors, by default the highest.
+    stopped_at : int64 `[batch]`, the step that ended a row, 0 where none did.
 
     phi is the mean of the states of the tokens so far, as in `Autoregressive`, so the stops are those of
     `StreamingGuard.stops` on a recording. The state of a token exists once the token is fed back: what step t says
@@ -45,19 +46,19 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
     belong together.
     """
 
-    def __init__(self, network: Any, anchors: Anchors, guard: StreamingGuard, layer: int | None = None) -> None:
+    def __init__(self, network: Any, source: Source, guard: StreamingGuard, layer: int | None = None) -> None:
         known = isinstance(network, Model)
         # Hashing all weights takes long and tells nothing about a network that anchors are not known to be from.
         self._model = network if known else from_network(network, content="unknown")
-        self._layer = _checked(anchors, guard, layer, self._model if known else None)
-        self._anchors, self._guard = anchors, guard
+        self._reading = _checked(source, guard, layer, self._model if known else None)
+        self._guard = guard
         self._eos = torch.tensor(self._model.eos_token_ids, dtype=torch.int64)
         self._hooks = ExitStack()
         self._states: list[torch.Tensor] = []
-        self._watch: Watch | None = None
+        self._watch: Watching | None = None
 
     def __enter__(self) -> Self:
-        self._states = self._hooks.enter_context(self._model.states([self._layer]))
+        self._states = self._hooks.enter_context(self._model.states(self._reading.layers))
         self._watch = None
         self.stopped_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         return self
@@ -70,7 +71,7 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
         self._require_one_token_a_row(input_ids)
         if self._watch is None:
             self._begin(input_ids)
-        elif self._watch.step < self._guard.n_features_in_:
+        else:
             self._judge(self._watch)
         self._length = input_ids.shape[1]
         self._going &= ~torch.isin(input_ids[:, -1], self._eos.to(input_ids.device))
@@ -78,22 +79,26 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
 
     def _begin(self, input_ids: torch.Tensor) -> None:
         """The first token is chosen; the states at hand are the prompt's."""
-        batch, width = len(input_ids), self._states[0].shape[-1]
-        self._watch = self._guard.watch(batch)
+        batch, width, layers = len(input_ids), self._states[0].shape[-1], len(self._reading.layers)
+        self._watch = Watching(self._reading, self._guard, batch)
+        self._step = 0
         self.stopped_at = np.zeros(batch, dtype=np.int64)
         self._going = torch.ones(batch, dtype=torch.bool, device=input_ids.device)  # no end-of-sequence so far
-        self._sums = torch.zeros((batch, width), device=self._states[0].device)
-        self._counts = torch.zeros((batch, 1), device=self._states[0].device)
+        self._sums = torch.zeros((batch, layers, width), device=self._states[0].device)
+        self._counts = torch.zeros((batch, 1, 1), device=self._states[0].device)
 
-    def _judge(self, watch: Watch) -> None:
+    def _judge(self, watch: Watching) -> None:
         """One more token was fed: its state enters phi, and phi the watch."""
-        going = self._going.to(self._sums.device).unsqueeze(1)
+        self._step += 1
+        if self._step > self._reading.steps[-1]:
+            return
+        going = self._going.to(self._sums.device)[:, None, None]
         # A finished row is fed padding, of which nothing may enter; its phi stays, and its watch is not heeded.
-        self._sums += torch.where(going, self._states[0][:, -1].float(), 0)
+        newest = torch.stack([state[:, -1].float().to(self._sums.device) for state in self._states], dim=1)
+        self._sums += torch.where(going, newest, 0)
         self._counts += going
-        sigma_t = self._anchors.score_step(self._sums / self._counts.clamp(min=1), watch.step + 1, self._layer)
-        stopped = watch.update(sigma_t.cpu().numpy()) & self._going.cpu().numpy()
-        self.stopped_at[stopped & (self.stopped_at == 0)] = watch.step
+        stopped = watch.update(self._sums / self._counts.clamp(min=1), self._step) & self._going.cpu().numpy()
+        self.stopped_at[stopped & (self.stopped_at == 0)] = self._step
 
     def _require_one_token_a_row(self, input_ids: torch.Tensor) -> None:
         if not self._states or not self._states[0].numel():
@@ -110,14 +115,15 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
             )
 
 
-def _checked(anchors: Anchors, guard: StreamingGuard, layer: int | None, model: Model | None) -> int:
-    """The layer of the signal, once anchors, guard and model are known to belong together."""
-    made = anchors.provenance
+def _checked(source: Source, guard: StreamingGuard, layer: int | None, model: Model | None) -> Reading:
+    """What is watched, once source, guard and model are known to belong together."""
+    made = source.provenance if isinstance(source, Anchors) else source.provenance_
     if made is not None and (made.sampler.get("name"), made.sampler.get("pooling")) != ("Autoregressive", "paper"):
+        what = "the anchors" if isinstance(source, Anchors) else "the direction guard"
         raise ProvenanceError(
-            f"the anchors and GuardStopping do not belong together: sampler {made.sampler.get('name')} with pooling "
-            f"{made.sampler.get('pooling')} against Autoregressive with pooling paper. Record the anchors' prompts so."
+            f"{what} and GuardStopping do not belong together: sampler {made.sampler.get('name')} with pooling "
+            f"{made.sampler.get('pooling')} against Autoregressive with pooling paper. Record the prompts so."
         )
     if made is not None and model is not None:
-        made = replace(made, model=model.name, fingerprint=model.fingerprint)
-    return checked_layer(anchors, guard, layer, made)
+        made = replace(made, model=model.name, fingerprint=model.fingerprint, anchors="")
+    return Reading.of(source, guard, layer, made)

@@ -1,7 +1,7 @@
 """Guards: detectors of unusual trajectories, arrays in and scores out. What a flag leads to is left to defenses."""
 
 from demur.guards.detector_guard import DetectorGuard
-from demur.guards.direction_guard import DirectionGuard, states_of
+from demur.guards.direction_guard import DirectionGuard, states_among, states_of, steps_at
 from demur.guards.sri_guard import SRIGuard
 from demur.guards.streaming_guard import StepsSaved, StreamingGuard
 from demur.guards.trajectory_guard import TrajectoryGuard
@@ -15,5 +15,7 @@ __all__ = [
     "StreamingGuard",
     "TrajectoryGuard",
     "Watch",
+    "states_among",
     "states_of",
+    "steps_at",
 ]

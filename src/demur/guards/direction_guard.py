@@ -6,6 +6,7 @@ for all guards; recording the states is left to who has the model.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
@@ -16,27 +17,55 @@ from numpy.typing import ArrayLike, NDArray
 from demur.anchor_sums import RecordingLike
 from demur.errors import InputError
 from demur.guards.guard import Floats, Guard
-from demur.provenance import require_comparable
+from demur.provenance import Provenance, require_comparable
 from demur.signal import Signal
 
 PLACES = (0.5, 1.0)
 """Where on its way a generation is looked at, in shares of its steps."""
 
 
-def states_of(recording: RecordingLike, places: Sequence[float] = PLACES) -> Signal:
+def steps_at(places: Sequence[float], steps: int) -> tuple[int, ...]:
+    """The steps, counted from 1, that lie at these shares of `steps`, rounded up: 1 is the last one."""
+    return tuple(int(np.ceil(place * steps)) for place in places)
+
+
+def states_of(
+    recording: RecordingLike, places: Sequence[float] = PLACES, layers: Sequence[int] | None = None
+) -> Signal:
     """Phi of every prompt at a few steps, float32 `[prompts, places, layers, width]`, which knows its recording.
 
-    places : shares of the steps, above 0 and at most 1; the step is rounded up, so 1 is the last one.
+    places : shares of the steps, above 0 and at most 1; see `steps_at`.
+    layers : indices of layers that the recording holds, in the order wanted; by default all of them.
     """
-    if not places or not all(0 < place <= 1 for place in places):
-        raise InputError(f"places is {list(places)}; expected shares of the steps above 0 and at most 1, such as 0.5.")
+    _require_shares(places)
+    made = recording.provenance
+    layers = made.layers if layers is None else tuple(layers)
+    if missing := [layer for layer in layers if layer not in made.layers]:
+        raise InputError(f"the recording holds layers {list(made.layers)}, not layer {missing[0]}; give some of those.")
+    held = [made.layers.index(layer) for layer in layers]
     states = np.empty(0, dtype=np.float32)
     for rows, phi in recording.phi_batches():
-        steps = [int(np.ceil(place * phi.shape[1])) - 1 for place in places]
+        chosen = phi[:, [step - 1 for step in steps_at(places, phi.shape[1])]][:, :, held]
         if not states.size:
-            states = np.full((len(recording.table), len(steps), *phi.shape[2:]), np.nan, dtype=np.float32)
-        states[rows] = phi[:, steps]
-    return Signal(states, replace(recording.provenance, anchors=f"states at {tuple(places)}"))
+            states = np.full((len(recording.table), *chosen.shape[1:]), np.nan, dtype=np.float32)
+        states[rows] = chosen
+    return Signal(states, replace(made, layers=layers, anchors=_said(places)))
+
+
+def states_among(states: Signal, held: Sequence[float], places: Sequence[float] = PLACES) -> Signal:
+    """Of states at the places `held`, those at `places`: what `states_of` would have read."""
+    made = states.provenance
+    chosen = np.asarray(states)[:, [list(held).index(place) for place in places]]
+    return Signal(chosen, made and replace(made, anchors=_said(places)))
+
+
+def _said(places: Sequence[float]) -> str:
+    return f"states at {tuple(places)}"
+
+
+def _require_shares(places: Sequence[float]) -> None:
+    if not len(places) or not all(0 < place <= 1 for place in places):
+        raise InputError(f"places is {list(places)}; expected shares of the steps above 0 and at most 1, such as 0.5.")
 
 
 class DirectionGuard(Guard):
@@ -53,6 +82,8 @@ class DirectionGuard(Guard):
     ----------
     quantile : float, default=0.985
         Share of harmless generations that are to pass; the threshold is this quantile of their errors.
+    places : sequence of float, default=(0.5, 1.0)
+        Where on its way a generation is looked at, as given to `states_of`.
 
     Attributes
     ----------
@@ -78,8 +109,13 @@ class DirectionGuard(Guard):
 
     _kind = "direction-guard"
 
-    def __init__(self, quantile: float = 0.985) -> None:
+    def __init__(self, quantile: float = 0.985, places: Sequence[float] = PLACES) -> None:
         self.quantile = quantile
+        self.places = places
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        _require_shares(self.places)
 
     def fit(
         self, X: ArrayLike, y: object = None, *, calibration: ArrayLike | None = None, harmful: ArrayLike | None = None
@@ -115,21 +151,54 @@ class DirectionGuard(Guard):
             direction = solve(covariance, towards, assume_a="pos")
             self.direction_[place, layer] = direction / max(float((states @ direction).std()), 1e-12)
 
-    def place_errors(self, X: ArrayLike) -> Floats:
+    def states(self, recording: RecordingLike) -> Signal:
+        """The states of a recording that this guard judges: `states_of` at its places and its training's layers."""
+        return states_of(recording, self.places, self.provenance_.layers if self.provenance_ else None)
+
+    def place_errors(self, X: ArrayLike) -> Signal:
         """The error at each place by itself, `[prompts, places]`: with many places, a signal to watch as it comes."""
-        return self._projected(self._checked(X))
+        made = X.provenance if isinstance(X, Signal) else None
+        return Signal(self._projected(self._checked(X)), made and self.describe(made))
+
+    def place_error(self, phi: ArrayLike, place: int) -> Floats:
+        """The error at one place, counted from 0, of states `[n, layers, width]`; equals that of `place_errors`."""
+        values = np.asarray(phi)
+        if values.shape[1:] != self.centre_.shape[1:]:
+            raise InputError(
+                f"states of shape {list(values.shape)}; expected [n, {str(self.centre_.shape[1:])[1:-1]}]."
+            )
+        return np.asarray(self._projected(values[:, None], slice(place, place + 1))[:, 0], dtype=np.float32)
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 over places, centre and direction: equal fingerprints give equal errors."""
+        content = hashlib.sha256(repr((tuple(self.places), self.centre_.shape)).encode())
+        for array in (self.centre_, self.direction_):
+            content.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
+        return content.hexdigest()
+
+    def describe(self, made: Provenance) -> Provenance:
+        """The provenance of the errors that this guard finds at each place of states of provenance `made`."""
+        layers = self.provenance_.layers if self.provenance_ else made.layers
+        return replace(made, layers=layers, anchors=self.fingerprint)
 
     def _errors(self, values: Floats) -> Floats:
         errors: Floats = self._projected(values).mean(axis=1)
         return errors
 
-    def _projected(self, values: Floats) -> Floats:
-        offset = (self.centre_ * self.direction_).sum(axis=2)
-        projected: Floats = (np.einsum("nplw,plw->npl", values, self.direction_) - offset).mean(axis=2)
+    def _projected(self, values: Floats, places: slice = slice(None)) -> Floats:
+        centre, direction = self.centre_[places], self.direction_[places]
+        offset = (centre * direction).sum(axis=2)
+        projected: Floats = (np.einsum("nplw,plw->npl", values, direction) - offset).mean(axis=2)
         return projected
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> Floats:
         shape = np.shape(X)
+        if len(shape) == 4 and shape[1] != len(self.places):
+            raise InputError(
+                f"states at {shape[1]} places; the guard looks at {len(self.places)}, {list(self.places)}. Give both "
+                f"the same: states_of(recording, places) and DirectionGuard(places=places)."
+            )
         if len(shape) != 4 or (not reset and shape[1:] != self.centre_.shape):
             expected = "[prompts, places, layers, width]" if reset else f"[prompts, {str(self.centre_.shape)[1:-1]}]"
             raise InputError(f"states of shape {list(shape)}; expected {expected}, from `states_of`.")
@@ -143,4 +212,5 @@ class DirectionGuard(Guard):
 
     def _restore(self, arrays: Mapping[str, NDArray[Any]], learned: Mapping[str, Any]) -> None:
         self.centre_, self.direction_ = arrays["centre"], arrays["direction"]
+        self.places = tuple(self.places)  # JSON has no tuples
         self.n_features_in_ = self.centre_.size

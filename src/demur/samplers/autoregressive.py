@@ -89,6 +89,7 @@ class Autoregressive(Sampler):
         tokens = torch.full((len(ids), total), model.pad_token_id, dtype=torch.int64, device=ids.device)
         committed = torch.zeros_like(tokens, dtype=torch.bool)
         rows = torch.arange(len(ids), device=ids.device)  # the rows not yet finished
+        ended = torch.zeros_like(rows, dtype=torch.bool)
         pooled = RunningMean(len(ids))
         with model.states([model.layer_index(layer) for layer in layers]) as states:
             feed = _Feed(model, ids, mask)
@@ -108,13 +109,16 @@ class Autoregressive(Sampler):
                         logits = feed.token(chosen, with_logits=index < total)
                     if not released:
                         pooled.add(rows, _newest(states))
-                    going = ~torch.isin(chosen, eos)
-                    if not going.all():
-                        rows, logits = rows[going], logits[going] if index < total else logits
-                        feed.keep(going)
+                    ended[rows] = torch.isin(chosen, eos)
                 if released:
                     pooled.add_latest()
-                yield Step(index, tokens.clone(), tokens.clone(), pooled.mean(), committed.clone())
+                given_up = yield Step(index, tokens.clone(), tokens.clone(), pooled.mean(), committed.clone())
+                if given_up is not None:
+                    ended |= given_up.to(ended.device)
+                if index < total and ended[rows].any():
+                    going = ~ended[rows]
+                    rows, logits = rows[going], logits[going]
+                    feed.keep(going)
 
     def forced_steps(
         self,

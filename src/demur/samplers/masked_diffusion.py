@@ -143,13 +143,14 @@ class MaskedDiffusion(Sampler):
             responses = whole_responses(responses, len(ids), self.response_length, ids.device)
         draws = _Draws(row_generators(ids, mask, self.seed), ids.device)
         quota = Quota(self.schedule, self.step_count, self.response_length, self.block_length)
+        given_up = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         with model.states([model.layer_index(layer) for layer in layers]) as states:
             canvas = Canvas(model, ids, mask, forced, states, self.cfg_scale)
             for index in range(1, self.step_count + 1):
-                masked = canvas.masked
+                masked = canvas.masked & ~given_up.unsqueeze(1)
                 # An unchanged canvas gives the same states; a finished one is only looked at where the official
                 # sampler runs on to the last step.
-                due = canvas.stale & masked.any(dim=1) if self.schedule == "dynamic" else canvas.stale
+                due = canvas.stale & (masked.any(dim=1) if self.schedule == "dynamic" else ~given_up)
                 if index == 1:
                     due = torch.ones_like(due)
                 canvas.look(due.nonzero().squeeze(1))
@@ -164,7 +165,9 @@ class MaskedDiffusion(Sampler):
                 canvas.commit(chosen, predicted)
                 committed = ~canvas.masked
                 phi = canvas.mean_states(self._pooled(committed))
-                yield Step(index, canvas.response.clone(), predicted, phi, committed)
+                sent = yield Step(index, canvas.response.clone(), predicted, phi, committed)
+                if sent is not None:
+                    given_up |= sent.to(given_up.device)
 
     def _guess(self, canvas: Canvas, masked: torch.Tensor, draws: _Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """The whole response as predicted, and the confidence at masked positions, both ``[batch, response]``."""

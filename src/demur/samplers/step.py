@@ -70,6 +70,9 @@ class Sampler(ABC):
     ) -> Iterator[Step]:
         """Generate for a batch and yield a `Step` after each step.
 
+        A generator: bool ``[batch]`` sent into it names rows that nobody waits for any more. They may be left out
+        of all further work, and what later steps say of them means nothing.
+
         input_ids, attention_mask : int64 ``[batch, prompt]``, padded on the left.
         layers : see `Model.layer_index`.
         prefill : response tokens to force: a list of token ids a row for the beginning of the response,

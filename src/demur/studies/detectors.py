@@ -1,19 +1,30 @@
 """The detectors that a study compares, all trained and calibrated on the same harmless generations.
 
-In: signals, text-level signals and features of every prompt set. Out: a score for every generation and a limit, a
-detector at a time, the paper's guard first. How well they do is measured in `demur.studies.detection`.
+In: signals, text-level signals, features and states of every prompt set. Out: the guards, a score for every generation
+and a limit, a detector at a time, the paper's guard first. How well they do is measured in `demur.studies.detection`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from demur.guards import DetectorGuard, DirectionGuard, SRIGuard, StreamingGuard, TrajectoryGuard
+from demur.guards import (
+    DetectorGuard,
+    DirectionGuard,
+    SRIGuard,
+    StreamingGuard,
+    TrajectoryGuard,
+    states_among,
+    steps_at,
+)
 from demur.guards.calibration import warned_already
 from demur.guards.guard import Guard
+from demur.signal import Signal
 from demur.studies.detection import Detector
 
 TRAIN, CALIBRATION = "guard_train_harmless", "guard_calibration_harmless"
@@ -32,8 +43,37 @@ ON_SIGNAL = {
 LOOKS = tuple((look + 1) / 8 for look in range(8))
 """Where the states are taken: at eight looks, of which the direction guard uses the fourth and the last."""
 
+GUARD_FILE, DIRECTION_FILE, STREAMING_FILE, LOOKS_FILE, STREAMING_DIRECTION_FILE = (
+    f"{name}.safetensors"
+    for name in ("guard", "direction_guard", "streaming_guard", "direction_looks", "streaming_direction_guard")
+)
+"""The fitted guards in a study's folder; `direction_looks` is what `streaming_direction_guard` watches."""
+
 Sets = Mapping[str, np.ndarray]
 AnyGuard = TypeVar("AnyGuard", bound=Guard)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What `detectors_of` finds.
+
+    detectors : scores over all sets, in their order. stops : for each streaming guard, alpha and the step at which each
+        generation would be stopped, 0 for never. guards : those worth keeping, by the name of their file.
+    """
+
+    detectors: list[Detector]
+    stops: dict[str, tuple[float, np.ndarray]]
+    guards: dict[str, Guard]
+
+    def save(self, folder: Path) -> None:
+        """Write the guards, a file each."""
+        for name, guard in self.guards.items():
+            guard.save(folder / name)
+
+
+def read_layers(layers: Sequence[int]) -> list[int]:
+    """Those of the recorded layers that the direction guard reads: from a quarter of the depth on."""
+    return [layer for layer in layers if layer >= max(layers) // 4]
 
 
 def fit_guard(signals: Sets, quantile: float, seed: int) -> SRIGuard:
@@ -47,33 +87,32 @@ def detectors_of(
     signals: Sets,
     texts: Sets,
     features: Sets,
-    states: Sets,
-    harmful: np.ndarray,
+    states: Mapping[str, Signal],
+    harmful: Signal,
     *,
     quantile: float,
     seed: int,
-) -> tuple[list[Detector], dict[str, tuple[float, np.ndarray]]]:
-    """The paper's guard and what it is compared with; scores over all sets, in their order.
+) -> Compared:
+    """The paper's guard and what it is compared with.
 
     guard : as `fit_guard` made it. features : of `Anchors.features`. states : of `states_of` at `LOOKS`, and `harmful`
         those of plain harmful prompts, which give the direction guard its direction.
-    "mean signal" flags a low mean of sigma. The direction guard's error is the mean of those at its places, so it is
-    read off the looks. A streaming guard's score is the highest of a generation's steps; its
+    "mean signal" flags a low mean of sigma. A streaming guard's score is the highest of a generation's steps; its
     alpha is the share that `quantile` leaves, or the finest that the calibration set supports.
-    Also returns, for each streaming guard, alpha and the step at which each generation would be stopped, 0 for never.
     """
     means = {name: 1 - np.asarray(sigma).mean(axis=1, keepdims=True) for name, sigma in signals.items()}
     alpha = max(1 - quantile, 1 / (len(signals[CALIBRATION]) + 1))
-    watching = _fitted(DirectionGuard(quantile), states, harmful=harmful)
-    looks = {name: watching.place_errors(values) for name, values in states.items()}
-    halves = {name: errors[:, [3, 7]].mean(axis=1) for name, errors in looks.items()}
+    looking = _fitted(DirectionGuard(quantile, LOOKS), states, harmful=harmful)
+    looks = {name: looking.place_errors(values) for name, values in states.items()}
+    halves = {name: states_among(values, LOOKS) for name, values in states.items()}
+    direction = _fitted(DirectionGuard(quantile), halves, harmful=states_among(harmful, LOOKS))
     streaming = _fitted(StreamingGuard(alpha), signals)
     streaming_direction = _fitted(StreamingGuard(alpha, side="high"), looks)
     detectors = [
         _scored(SRI, guard, signals),
         Detector(MEAN, _all(means)[:, 0], float(np.quantile(means[CALIBRATION], quantile))),
         _scored(TEXT, fit_guard(texts, quantile, seed), texts),
-        Detector(DIRECTION, _all(halves), float(np.quantile(halves[CALIBRATION], quantile))),
+        _scored(DIRECTION, direction, halves),
         _scored(TRAJECTORY, _fitted(TrajectoryGuard(quantile=quantile), features), features),
         _scored(STREAMING, streaming, signals),
         _scored(STREAMING_DIRECTION, streaming_direction, looks),
@@ -81,12 +120,13 @@ def detectors_of(
     for name, kind in ON_SIGNAL.items():
         detectors.append(_scored(name, _fitted(DetectorGuard(kind, quantile, random_state=seed), signals), signals))
     steps = next(iter(signals.values())).shape[1]
-    at = np.array([0, *(int(np.ceil(place * steps)) for place in LOOKS)])
+    at = np.array([0, *steps_at(LOOKS, steps)])
     stops = {
         STREAMING: (alpha, streaming.stops(_all(signals))),
         STREAMING_DIRECTION: (alpha, at[streaming_direction.stops(_all(looks))]),
     }
-    return detectors, stops
+    guards: dict[str, Guard] = {GUARD_FILE: guard, DIRECTION_FILE: direction, STREAMING_FILE: streaming}
+    return Compared(detectors, stops, {**guards, LOOKS_FILE: looking, STREAMING_DIRECTION_FILE: streaming_direction})
 
 
 def _fitted(guard: AnyGuard, sets: Sets, **further: np.ndarray) -> AnyGuard:

@@ -25,7 +25,7 @@ from demur.samplers import Sampler
 from demur.signal import Anchors, text_signal
 from demur.studies.controls import PREFIX, WRAPPED, bundled_controls, control_table, correlation_table, fitting, wrapped
 from demur.studies.detection import detection_table, false_positive_table
-from demur.studies.detectors import LOOKS, detectors_of, fit_guard
+from demur.studies.detectors import LOOKS, detectors_of, fit_guard, read_layers
 from demur.studies.lengths import answer_lengths
 from demur.studies.projection import projection_table
 from demur.studies.rates import rate_table
@@ -117,23 +117,24 @@ def analyse(
 ) -> Study:
     """All that follows from recordings and anchors: signals, guard, rates, detection, projection.
 
-    judge : as in `run_study`. out : folder to save the guard in, if any.
+    judge : as in `run_study`. out : folder to save the guards in, if any.
     """
     kept = {name: recording for name, recording in recordings.items() if not name.startswith("anchors_")}
     signals = {name: anchors.signal(recording) for name, recording in kept.items()}
     texts = {name: text_signals(recording) for name, recording in kept.items()}
     guard = fit_guard(signals, quantile, seed)
-    if out is not None:
-        guard.save(out / "guard.safetensors")
     generations = pd.concat(
         [recording.table[COLUMNS].assign(set=name) for name, recording in kept.items()], ignore_index=True
     )
     sigma, text_sigma = np.concatenate(list(signals.values())), np.concatenate(list(texts.values()))
     features = {name: anchors.features(recording) for name, recording in kept.items()}
-    deep = [place for place, layer in enumerate(anchors.layers) if layer >= max(anchors.layers) // 4]
-    states = {name: np.asarray(states_of(recording, LOOKS))[:, :, deep] for name, recording in kept.items()}
-    harmful = np.asarray(states_of(recordings["anchors_harmful"], LOOKS))[:, :, deep]
-    detectors, stops = detectors_of(guard, signals, texts, features, states, harmful, quantile=quantile, seed=seed)
+    layers = read_layers(anchors.layers)
+    states = {name: states_of(recording, LOOKS, layers) for name, recording in kept.items()}
+    harmful = states_of(recordings["anchors_harmful"], LOOKS, layers)
+    compared = detectors_of(guard, signals, texts, features, states, harmful, quantile=quantile, seed=seed)
+    detectors = compared.detectors
+    if out is not None:
+        compared.save(out)
     generations = generations.assign(
         answer_tokens=np.concatenate([answer_lengths(recording) for recording in kept.values()]),
         final_signal=sigma[:, -1],
@@ -156,7 +157,7 @@ def analyse(
         false_positives=false_positive_table(detectors, generations),
         controls=control_table(detectors, generations),
         correlations=correlation_table(detectors, generations),
-        streaming=streaming_table(stops, generations, sigma.shape[1]),
+        streaming=streaming_table(compared.stops, generations, sigma.shape[1]),
         projection=projection_table(sigma, generations),
     )
 

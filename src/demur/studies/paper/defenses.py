@@ -17,10 +17,9 @@ import pandas as pd
 
 from demur.defenses import AnyOf, Blocking, Defense, GuardDefense, GuardModel, PerplexityFilter, SelfExamine
 from demur.dynamics import Rate, wilson
-from demur.guards import DirectionGuard, states_of
 from demur.models import Model
 from demur.recording import Recording
-from demur.studies.detectors import CALIBRATION, TRAIN
+from demur.studies.detectors import CALIBRATION
 from demur.studies.paper.published import DEFENSES, paper_model
 from demur.studies.paper.subject import Row, Subject
 
@@ -28,19 +27,17 @@ TESTED = ("test_harmless", "test_harmful", "test_attacks")
 GROUPS = {"harmless": "test_harmless", "harmful": "test_harmful", "all attacks": "test_attacks"}
 
 
-def defenses_of(
-    subject: Subject, model: Model, guard_models: Sequence[str] = (), *, quantile: float = 0.99
-) -> list[Defense]:
-    """The defenses of the paper, the direction guard, and the SRI Guard together with Self-Examine."""
-    harmful = states_of(subject.recordings["anchors_harmful"])
-    states = {name: states_of(subject.recordings[name]) for name in (TRAIN, CALIBRATION)}
-    direction = DirectionGuard(quantile).fit(states[TRAIN], harmful=harmful, calibration=states[CALIBRATION])
+def defenses_of(subject: Subject, model: Model, guard_models: Sequence[str] = ()) -> list[Defense]:
+    """The defenses of the paper, the study's other guards, and some of them together."""
+    direction, (looks, watching) = GuardDefense(subject.direction), subject.watched_direction
     sri = GuardDefense(subject.guard, subject.anchors)
+    streaming = [GuardDefense(subject.streaming, subject.anchors), GuardDefense(watching, looks)]
     examine = SelfExamine(model)
     asked = subject.recordings[CALIBRATION].table["prompt"].tolist()
     filters: list[Defense] = [] if model.family == "uniform-diffusion" else [PerplexityFilter(model).fit(asked)]
     models = [GuardModel(name) for name in guard_models]
-    return [*filters, examine, *models, sri, GuardDefense(direction), AnyOf(sri, examine)]
+    together = [AnyOf(sri, examine), *(AnyOf(direction, one) for one in filters)]
+    return [*filters, examine, *models, sri, direction, *streaming, *together]
 
 
 def defense_table(

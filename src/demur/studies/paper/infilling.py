@@ -1,6 +1,7 @@
 """Table 14: attacks that plant text in the canvas of a diffusion model (DIJA, PAD), with and without a guard.
 
-In: a subject and its model. Out: a tidy table, empty for models that fill no gaps.
+In: a subject and its model. Out: a tidy table, empty for models that fill no gaps. The templates are as large as the
+response has room for.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from demur.attacks import attack_prompts
+from demur.attacks.infilling import CONNECTORS, dija, pad
 from demur.dynamics import wilson
 from demur.errors import InputError
 from demur.judges import Judge
 from demur.models import Model
 from demur.prompts import Prompt
 from demur.recording import record
+from demur.recording.forcing import forced_of
 from demur.samplers import Sampler
 from demur.studies.paper.published import INFILLING, paper_model
 from demur.studies.paper.subject import Row, Subject
 from demur.studies.recovery import success_table
 
-ATTACKS = ("dija", "pad")
+ATTACKS = {"dija": (dija, 3), "pad": (pad, len(CONNECTORS))}
+"""The attacks with the steps of their templates, all of them where the response has room."""
+GAPS = range(20, 3, -1)
 
 
 def infilling_table(
@@ -40,18 +44,20 @@ def infilling_table(
     plain = [Prompt(str(row.id), str(row.prompt), label="harmful") for row in asked.itertuples()]
     layers = subject.recordings["test_harmful"].provenance.layers
     rows: list[Row] = []
-    for name in ATTACKS:
-        folder = subject.path / "infilling" / name
-        try:
-            recording = record(
-                model, attack_prompts(name, plain), sampler, layers=layers, batch_size=batch_size, out=folder
-            )
-        except InputError as error:  # a template that the response has no room for
-            say(f"{name}: left out, {error}")
+    for name, (attack, most) in ATTACKS.items():
+        shape = template_shape(attack, most, model, sampler)
+        if shape is None:
+            say(f"{name}: left out, a response of {sampler.response_length} positions has no room for its template")
             continue
+        attacked = [attack(prompt, *shape) for prompt in plain]
+        folder = subject.path / "infilling" / name
+        recording = record(model, attacked, sampler, layers=layers, batch_size=batch_size, out=folder)
         refused = recording.table["refused"].to_numpy(dtype=bool)
         flagged = subject.guard.predict(subject.anchors.signal(recording)) == -1
-        say(f"{name}: {len(recording)} prompts, {int(refused.sum())} refused, {int(flagged.sum())} flagged")
+        say(
+            f"{name}, {shape[0]} of {most} steps of {shape[1]} positions: {len(recording)} prompts, "
+            f"{int(refused.sum())} refused, {int(flagged.sum())} flagged"
+        )
         published = INFILLING.get(paper_model(subject.name) or "", {}).get(name)
         rows.append((name, "RR", wilson(int(refused.sum()), len(refused)), None))
         rows.append((name, "RR with guard", wilson(int((refused | flagged).sum()), len(refused)), None))
@@ -59,3 +65,18 @@ def infilling_table(
             found = success_table(recording, judge).iloc[0]
             rows.append((name, str(found["rate"]), found, published[0] if published else None))
     return subject.table(rows)
+
+
+def template_shape(
+    attack: Callable[[Prompt, int, int], Prompt], most: int, model: Model, sampler: Sampler
+) -> tuple[int, int] | None:
+    """Steps, at most `most` and at least 2, and gap of the largest template that a response has room for, if any."""
+    shapes = ((steps, gap) for steps in range(most, 1, -1) for gap in GAPS)
+    return next((one for one in shapes if _fits(model, attack(Prompt("a template", ""), *one), sampler)), None)
+
+
+def _fits(model: Model, prompt: Prompt, sampler: Sampler) -> bool:
+    try:
+        return bool(forced_of(model, prompt, sampler, prompt.id))
+    except InputError:
+        return False

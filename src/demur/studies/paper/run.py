@@ -124,7 +124,7 @@ def _tables(
 ) -> dict[str, pd.DataFrame]:
     """Every table of one model, by the names in `TITLES`."""
     quantile, seed = arguments["quantile"], arguments["seed"]
-    defenses = defenses_of(subject, model, guard_models, quantile=quantile)
+    defenses = defenses_of(subject, model, guard_models)
     return {
         "table_1_remasking": remasking_table(subject),
         "table_2_swap": swap_table(subject, judge),

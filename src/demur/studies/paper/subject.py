@@ -14,9 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from demur.guards import SRIGuard
+from demur.guards import DirectionGuard, SRIGuard, StreamingGuard
 from demur.recording import Recording
 from demur.signal import Anchors
+from demur.studies.detectors import (
+    DIRECTION_FILE,
+    GUARD_FILE,
+    LOOKS_FILE,
+    STREAMING_DIRECTION_FILE,
+    STREAMING_FILE,
+)
 from demur.studies.study import Study
 
 Row = tuple[str, str, Any, float | None]
@@ -55,7 +62,25 @@ class Subject:
     @cached_property
     def guard(self) -> SRIGuard:
         """The study's SRI Guard, fitted and calibrated."""
-        return SRIGuard.load(self.study.path / "guard.safetensors")
+        return SRIGuard.load(self.study.path / GUARD_FILE)
+
+    @cached_property
+    def direction(self) -> DirectionGuard:
+        """The study's direction guard."""
+        return DirectionGuard.load(self.study.path / DIRECTION_FILE)
+
+    @cached_property
+    def streaming(self) -> StreamingGuard:
+        """The study's streaming guard on the signal."""
+        return StreamingGuard.load(self.study.path / STREAMING_FILE)
+
+    @cached_property
+    def watched_direction(self) -> tuple[DirectionGuard, StreamingGuard]:
+        """The direction at the study's looks, and the streaming guard that watches it."""
+        return (
+            DirectionGuard.load(self.study.path / LOOKS_FILE),
+            StreamingGuard.load(self.study.path / STREAMING_DIRECTION_FILE),
+        )
 
     @property
     def attacks(self) -> list[str]:
