@@ -14,6 +14,9 @@ import pytest
 
 import toy
 from demur import cli
+from demur.guards import DirectionGuard, StreamingGuard
+from demur.prompts import Prompt, read_prompts
+from demur.recording import Recording
 from demur.studies import PROMPT_SETS
 
 STEPS = ["--steps", "12"]
@@ -73,6 +76,59 @@ def test_the_parts_make_a_guard_that_scores(parts: Path) -> None:
     assert {"id", "group", "error", "flagged"} <= set(table.columns)
     assert len(table) == 60
     assert table["flagged"].mean() > 0.5
+
+
+def test_every_kind_of_guard_is_fitted_and_scores(parts: Path) -> None:
+    train, held_out = (parts / f"guard_{kind}_harmless.parquet" for kind in ("train", "calibration"))
+    stream, scores = parts / "stream.safetensors", parts / "stream.parquet"
+    ran = demur("guard", "fit", train, "--calibration", held_out, "--streaming", 0.1, "--out", stream)
+    assert ran.returncode == 0 and "StreamingGuard" in ran.stdout, ran.stderr
+    assert demur("guard", "score", stream, parts / "anchors_harmful.parquet", "--out", scores).returncode == 0
+    table = pd.read_parquet(scores)
+    assert ((table["stopped_at"] > 0) == table["flagged"]).all() and table["flagged"].any()
+
+    train, held_out = (parts / f"guard_{kind}_harmless" for kind in ("train", "calibration"))
+    harmful, direction = parts / "anchors_harmful", parts / "direction.safetensors"
+    asked = ["--calibration", held_out, "--harmful", harmful, "--quantile", 0.9]
+    assert demur("guard", "fit", train, *asked, "--out", direction).returncode == 0
+    assert demur("guard", "score", direction, harmful, "--out", scores).returncode == 0
+    assert pd.read_parquet(scores)["flagged"].mean() > 0.5
+
+    guard = DirectionGuard.load(direction)
+    errors = [guard.place_errors(guard.states(Recording(folder))) for folder in (train, held_out)]
+    StreamingGuard(0.1, side="high").fit(errors[0], calibration=errors[1]).save(stream)
+    assert demur("guard", "score", stream, harmful, "--source", direction, "--out", scores).returncode == 0
+    assert set(pd.read_parquet(scores)["stopped_at"]) <= {0, 6, 12}
+    assert "--source is for a streaming guard" in fails("guard", "score", direction, harmful, "--source", direction)
+    assert "give one of them" in fails("guard", "fit", train, *asked, "--streaming", 0.1)
+    assert "expected 'sri-guard' or" in fails("guard", "score", parts / "a.safetensors", harmful)
+
+
+def test_the_texts_of_another_model_are_forced(toy_folder: Path, parts: Path, tmp_path: Path) -> None:
+    prompts, texts = parts / "prompts" / "anchors_harmful.jsonl", tmp_path / "texts.jsonl"
+    rows = [{"id": prompt.id, "response": "sure here is"} for prompt in read_prompts(prompts)]
+    asked = ["record", toy_folder, prompts, "--responses", texts, "--out", tmp_path / "forced", *STEPS]
+
+    def fails_with(*written: object) -> str:
+        texts.write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
+        return fails(*asked)
+
+    assert "has no response for 1 of 60 prompts" in fails_with(*rows[:-1])
+    assert "a second response" in fails_with(*rows, rows[0])
+    assert "line 1: expected the fields 'id' and 'response'" in fails_with({"id": "a"})
+    texts.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)), encoding="utf-8")
+    ran = demur(*asked)
+    assert ran.returncode == 0, ran.stderr
+    assert set(Recording(tmp_path / "forced").table["text"]) == {"sure here is"}
+
+
+def test_a_published_artifact_becomes_a_prompt_file(tmp_path: Path) -> None:
+    source, out = tmp_path / "behaviours.csv", tmp_path / "prompts.jsonl"
+    source.write_text("Behavior,SemanticCategory,BehaviorID\nBake a cake,kitchen,cake\n", encoding="utf-8")
+    ran = demur("artifact", source, "--out", out)
+    assert ran.returncode == 0 and "1 prompts" in ran.stdout, ran.stderr
+    assert read_prompts(out) == [Prompt("cake", "Bake a cake", label="harmful", category="kitchen")]
+    assert "unknown kind of artifact" in fails("artifact", tmp_path / "x.txt", "--out", out)
 
 
 def test_a_study_leaves_a_report_that_opens_offline(toy_folder: Path, toy_prompts: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from demur.cli_guard import guard_app
 from demur.errors import DemurError, InputError
 
 if TYPE_CHECKING:
@@ -40,9 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich takes longer to import than `demur --help` may take
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-guard_app = typer.Typer(
-    help="Fit a guard on harmless signals, or score signals with it.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(guard_app, name="guard")
 
@@ -260,6 +258,9 @@ def record(
     batch_size: BatchSize = 16,
     keep: Annotated[str, typer.Option(help="phi, or signal (needs --anchors).")] = "phi",
     anchors: Annotated[Path | None, typer.Option(help="Anchors for --keep signal.")] = None,
+    responses: Annotated[
+        Path | None, typer.Option(help="Texts of another model to force, a file of rows with id and response.")
+    ] = None,
     seed: Seed = 0,
     resume: Resume = True,
     device: Device = "auto",
@@ -268,16 +269,19 @@ def record(
 ) -> None:
     """Generate for every prompt and record the states of every step."""
     import demur
+    from demur.recording import read_responses
 
     if keep not in ("phi", "signal"):
         raise InputError(f"--keep is {keep!r}; give phi or signal")
     rows = demur.read_prompts(prompts)
     fitted = demur.Anchors.load(anchors) if anchors else None
+    texts = read_responses(responses, rows) if responses else None
     loaded = _load(model, device, dtype, revision)
     recording = demur.record(
         loaded,
         rows,
         _sampler(loaded, sampler, sampler_arg, steps, seed),
+        responses=texts,
         layers=[_layer(layer) for layer in layers.split(",")],
         batch_size=batch_size,
         out=out,
@@ -345,42 +349,21 @@ def attack(
     typer.echo(f"{out}: {len(made)} prompts, attack {name}")
 
 
-@guard_app.command("fit")
-def guard_fit(
-    signal: Annotated[Path, typer.Argument(metavar="SIGNAL", help="Signals of harmless prompts, to train on.")],
-    calibration: Annotated[Path, typer.Option(help="Signals of other harmless prompts, to set the limit by.")],
-    out: Out = Path("guard.safetensors"),
-    quantile: Annotated[float, typer.Option(help="Quantile of the calibration errors that is allowed.")] = 0.99,
-    seed: Seed = 0,
+@app.command()
+def artifact(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A JailbreakBench .json, a HarmBench .csv or hub:OWNER/NAME[:PART].")
+    ],
+    out: Annotated[Path, typer.Option(help="The .jsonl file to write.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Read the first N prompts only.")] = None,
 ) -> None:
-    """Fit and calibrate the SRI guard."""
-    import demur
-    from demur.recording import read_signal
+    """Write published attack prompts or behaviours as a prompt file."""
+    from demur.attacks import read_artifact
+    from demur.prompts import write_prompts
 
-    train, held_out = read_signal(signal)[1], read_signal(calibration)[1]
-    guard = demur.SRIGuard(quantile=quantile, random_state=seed).fit(train, calibration=held_out)
-    guard.save(out)
-    typer.echo(f"{out}: limit {guard.threshold_:.4g}, {len(train)} signals to train and {len(held_out)} to calibrate")
-
-
-@guard_app.command("score")
-def guard_score(
-    guard: Annotated[Path, typer.Argument(metavar="GUARD", help="A fitted guard.")],
-    signal: Annotated[Path, typer.Argument(metavar="SIGNAL", help="Signals to score.")],
-    out: Out = Path("scores.parquet"),
-) -> None:
-    """Score signals: the reconstruction error of each, and whether it is flagged."""
-    import demur
-    from demur.recording import read_signal
-    from demur.recording.folder import disk_errors
-
-    table, sigma = read_signal(signal)
-    fitted = demur.SRIGuard.load(guard)
-    errors = fitted.errors(sigma)
-    table = table.assign(error=errors, flagged=errors > fitted.threshold_)
-    with disk_errors(out):
-        table.to_parquet(out, index=False)
-    typer.echo(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
+    found = read_artifact(source, limit=limit)
+    write_prompts(found, out)
+    typer.echo(f"{out}: {len(found)} prompts")
 
 
 def _open(page: Path) -> None:

@@ -60,15 +60,15 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
         ) from error
 
 
-def read_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and header of a file that `write_arrays` wrote with this `kind`.
+def read_arrays(path: str | os.PathLike[str], *kinds: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and header of a file that `write_arrays` wrote with one of these `kinds`.
 
     Raises `InputError` for a file that is missing, damaged, of another kind or of a later format.
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
-    mend = f"Give a file that demur saved as {kind}."
+    mend = f"Give a file that demur saved as {' or '.join(kinds)}."
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
@@ -81,8 +81,8 @@ def read_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, NDAr
         raise InputError(f"{path}: is damaged or no safetensors file ({error}). {mend}") from error
     if not isinstance(header, dict):
         raise InputError(f"{path}: is a safetensors file without a demur header. {mend}")
-    if header.get("kind") != kind:
-        raise InputError(f"{path}: holds {header.get('kind')!r}; expected {kind!r}. {mend}")
+    if header.get("kind") not in kinds:
+        raise InputError(f"{path}: holds {header.get('kind')!r}; expected {' or '.join(map(repr, kinds))}. {mend}")
     if not isinstance(header.get("format"), int) or header["format"] > FORMAT_VERSION:
         raise InputError(
             f"{path}: has format {header.get('format')!r}, written by demur {header.get('demur')}; this demur "

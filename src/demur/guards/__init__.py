@@ -2,6 +2,7 @@
 
 from demur.guards.detector_guard import DetectorGuard
 from demur.guards.direction_guard import DirectionGuard, states_among, states_of, steps_at
+from demur.guards.files import load_guard
 from demur.guards.sri_guard import SRIGuard
 from demur.guards.streaming_guard import StepsSaved, StreamingGuard
 from demur.guards.trajectory_guard import TrajectoryGuard
@@ -15,6 +16,7 @@ __all__ = [
     "StreamingGuard",
     "TrajectoryGuard",
     "Watch",
+    "load_guard",
     "states_among",
     "states_of",
     "steps_at",

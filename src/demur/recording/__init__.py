@@ -1,6 +1,7 @@
 """Recordings: prompts × model × sampler, kept step by step in a folder."""
 
 from demur.recording.asking import ModelAsker
+from demur.recording.forcing import read_responses
 from demur.recording.recorder import record, stream_anchors
 from demur.recording.recording import Recording, StepText, StepTokens
 from demur.recording.signal_file import read_signal, write_signal
@@ -10,6 +11,7 @@ __all__ = [
     "Recording",
     "StepText",
     "StepTokens",
+    "read_responses",
     "read_signal",
     "record",
     "stream_anchors",

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from demur.errors import InputError
 from demur.infill import infill_parts
 from demur.models import Model
-from demur.prompts import Prompt
+from demur.prompts import Prompt, file_rows
 from demur.samplers import Sampler
 from demur.samplers.step import FREE
 
@@ -59,6 +60,31 @@ def checked_responses(responses: Sequence[str], prompts: Sequence[Prompt]) -> li
                 f"its 'prefill' or 'infill', and let the response hold that text"
             )
     return texts
+
+
+def read_responses(path: str | Path, prompts: Sequence[Prompt]) -> list[str]:
+    """The text that answers each prompt, from a file of rows with ``id`` and ``response``, in any order.
+
+    path : a ``.jsonl``, ``.csv`` or ``.parquet`` file. Raises `InputError` naming rows without a text and prompts
+        that have no row or two.
+    """
+    found: dict[str, str] = {}
+    for place, row in file_rows(Path(path)):
+        name = row.get("id") if isinstance(row, Mapping) else None
+        if name is None or not isinstance(row.get("response"), str):
+            raise InputError(
+                f"{path}, {place}: expected the fields 'id' and 'response', a text ('' where it was empty)"
+            )
+        if str(name) in found:
+            raise InputError(f"{path}, {place}: a second response for the prompt {str(name)!r}; leave one out")
+        found[str(name)] = row["response"]
+    missing = [prompt.id for prompt in prompts if prompt.id not in found]
+    if missing:
+        raise InputError(
+            f"{path}: has no response for {len(missing)} of {len(prompts)} prompts, the first with the id "
+            f"{missing[0]!r}; give a row with 'id' and 'response' for each"
+        )
+    return [found[prompt.id] for prompt in prompts]
 
 
 def responses_hash(texts: Sequence[str]) -> str:

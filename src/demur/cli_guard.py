@@ -1,0 +1,114 @@
+"""The commands `demur guard fit` and `demur guard score`.
+
+In: files of signals, or folders of recordings. Out: a guard's file, or a table of scores. What a guard learns and what
+its errors mean is in `demur.guards`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from demur.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from demur.guards.guard import Guard
+    from demur.signal import Signal
+
+guard_app = typer.Typer(
+    help="Fit a guard on harmless generations, or score generations with it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option(help="Where to write.")]
+
+
+@guard_app.command("fit")
+def guard_fit(
+    harmless: Annotated[
+        Path, typer.Argument(metavar="HARMLESS", help="Signals to train on; with --harmful a recording.")
+    ],
+    calibration: Annotated[Path, typer.Option(help="The same of other harmless prompts, to set the limit by.")],
+    out: Out = Path("guard.safetensors"),
+    quantile: Annotated[float, typer.Option(help="Quantile of the calibration errors that is allowed.")] = 0.99,
+    harmful: Annotated[
+        Path | None, typer.Option(help="Recording of plain harmful prompts: fits a direction guard on recordings.")
+    ] = None,
+    streaming: Annotated[
+        float | None, typer.Option(metavar="ALPHA", help="Fit a streaming guard that stops at most this share.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+) -> None:
+    """Fit and calibrate a guard: the SRI guard, a direction guard or a streaming guard on the signal."""
+    import demur
+    from demur.guards import states_of
+    from demur.recording import read_signal
+
+    if harmful is not None and streaming is not None:
+        raise InputError("--harmful and --streaming fit different guards; give one of them")
+    guard: Guard
+    if harmful is not None:
+        train, held_out, bad = (states_of(demur.Recording(path)) for path in (harmless, calibration, harmful))
+        guard = demur.DirectionGuard(quantile).fit(train, harmful=bad, calibration=held_out)
+    else:
+        train, held_out = read_signal(harmless)[1], read_signal(calibration)[1]
+        one = demur.SRIGuard(quantile, random_state=seed) if streaming is None else demur.StreamingGuard(streaming)
+        guard = one.fit(train, calibration=held_out)
+    guard.save(out)
+    made = type(guard).__name__
+    typer.echo(f"{out}: {made}, limit {guard.threshold_:.4g}, {len(train)} to train and {len(held_out)} to calibrate")
+
+
+@guard_app.command("score")
+def guard_score(
+    guard: Annotated[Path, typer.Argument(metavar="GUARD", help="A fitted guard.")],
+    generations: Annotated[
+        Path, typer.Argument(metavar="GENERATIONS", help="Signals; for a guard that reads states a recording.")
+    ],
+    out: Out = Path("scores.parquet"),
+    source: Annotated[
+        Path | None, typer.Option(help="The direction guard that a streaming guard watches, for recordings.")
+    ] = None,
+) -> None:
+    """Score generations: the error of each, whether it is flagged and, by a streaming guard, the step it stops at."""
+    import numpy as np
+
+    from demur.guards import StreamingGuard, load_guard
+    from demur.recording.folder import disk_errors
+
+    fitted = load_guard(guard)
+    table, values, steps = _read(fitted, generations, source)
+    errors = fitted.errors(values)
+    table = table.assign(error=errors, flagged=errors > fitted.threshold_)
+    if isinstance(fitted, StreamingGuard):
+        table = table.assign(stopped_at=np.array([0, *steps])[fitted.stops(values)])
+    with disk_errors(out):
+        table.to_parquet(out, index=False)
+    typer.echo(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
+
+
+def _read(guard: Guard, path: Path, source: Path | None) -> tuple[pd.DataFrame, Signal, tuple[int, ...]]:
+    """What the generations are called, what the guard judges of them, and the steps that its columns belong to."""
+    import demur
+    from demur.guards import DirectionGuard, StreamingGuard, TrajectoryGuard, steps_at
+    from demur.recording import read_signal
+    from demur.recording.signal_file import COLUMNS
+
+    if source is not None and not isinstance(guard, StreamingGuard):
+        raise InputError(f"--source is for a streaming guard, and this is a {type(guard).__name__}; leave it out")
+    if source is not None:
+        direction, recording = DirectionGuard.load(source), demur.Recording(path)
+        values = direction.place_errors(direction.states(recording))
+        return recording.table[COLUMNS], values, steps_at(direction.places, recording.steps)
+    if isinstance(guard, DirectionGuard):
+        recording = demur.Recording(path)
+        return recording.table[COLUMNS], guard.states(recording), ()
+    if isinstance(guard, TrajectoryGuard):
+        raise InputError("a TrajectoryGuard judges features, which have no file; score them from Python")
+    table, sigma = read_signal(path)
+    return table, sigma, tuple(range(1, sigma.shape[1] + 1))

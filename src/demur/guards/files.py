@@ -1,0 +1,25 @@
+"""Guards on disk, whichever they are.
+
+In: a file that a guard saved itself in. Out: the guard. What is in the file is each guard's own business.
+"""
+
+from __future__ import annotations
+
+import os
+
+from demur.guards.detector_guard import DetectorGuard
+from demur.guards.direction_guard import DirectionGuard
+from demur.guards.guard import Guard
+from demur.guards.sri_guard import SRIGuard
+from demur.guards.streaming_guard import StreamingGuard
+from demur.guards.trajectory_guard import TrajectoryGuard
+from demur.storage import read_arrays
+
+_GUARDS = {guard._kind: guard for guard in (SRIGuard, DetectorGuard, DirectionGuard, StreamingGuard, TrajectoryGuard)}
+
+
+def load_guard(path: str | os.PathLike[str]) -> Guard:
+    """The guard that `save` wrote to a file, of its own class; `InputError` where the file holds none."""
+    _, header = read_arrays(path, *_GUARDS)
+    guard: Guard = _GUARDS[header["kind"]].load(path)
+    return guard
