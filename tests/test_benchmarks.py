@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from demur.models import load
+from demur.models import Model, load
+from demur.studies import run_study
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = "--batch-size 2 --prompts 4 --prompt-length 8 --steps 4 --response-length 8"
@@ -25,7 +26,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     """A benchmark as a module, by its name."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield importlib.import_module
-    for name in ("gpu", "diffusion", "machine"):
+    for name in ("gpu", "diffusion", "defenses", "machine"):
         sys.modules.pop(name, None)
 
 
@@ -81,3 +82,15 @@ def test_both_ways_of_the_diffusion_benchmark_give_the_same_tokens(
     prompts = torch.randint(0, 126000, (2, 5), generator=torch.Generator().manual_seed(1))
     assert parameters == sum(one.numel() for one in model.network.parameters())
     assert diffusion.official_way(model, prompts, 4, 10) == diffusion.demur_way(model, prompts, 4, 10)
+
+
+def test_the_defense_benchmark_times_every_way_on_the_same_prompts(
+    script: Script, toy_model: Model, toy_prompts: Path, tmp_path: Path
+) -> None:
+    study = run_study(toy_model, toy_prompts, tmp_path, steps=8, quantile=0.95)
+    found = script("defenses").measure(toy_model, study.path, count=4, batch_size=4, rounds=2)
+    assert found["prompts"] == {"test_harmless": 4, "test_harmful": 4, "test_attacks": 4}
+    assert len(found["overhead"]) == 6 and all(share > 0 for share in found["overhead"].values())
+    assert len(found["rounds"]) == 2 and found["guarded_over_generation"].keys() == found["prompts"].keys()
+    ratios = [min(one["perplexity"], one["self-examine"]) / one["SRIGuard"] for one in found["rounds"]]
+    assert found["cheapest_model_over_sri_guard"] == pytest.approx(sum(ratios) / 2)
