@@ -201,10 +201,11 @@ def guard_model(toy_model: Model, template: str, monkeypatch: pytest.MonkeyPatch
 def test_a_guard_model_reads_both_turns_in_its_own_template(
     toy_model: Model, monkeypatch: pytest.MonkeyPatch, template: str
 ) -> None:
-    guard = guard_model(toy_model, template, monkeypatch, ["\n\nunsafe\nS2", "safe", "I think it is safe"])
-    blocking = guard(["about tea", "about rain", "moss"], ["sure tea", "sorry", "moss"])
-    assert blocking.blocked.tolist() == [True, False, False]
-    assert blocking.unread.tolist() == [False, False, True]
+    replies = ["\n\nunsafe\nS2", "safe", "I think it is safe", "Safety: Unsafe\nCategories: Violent", "Safety: Safe\n"]
+    guard = guard_model(toy_model, template, monkeypatch, [*replies, "Safety: Controversial", "Categories: None"])
+    blocking = guard(["about tea", *["moss"] * 6], ["sure tea", *["sorry"] * 6])
+    assert blocking.blocked.tolist() == [True, False, False, True, False, True, False]
+    assert blocking.unread.tolist() == [False, False, True, False, False, False, True]
     expected = toy_model.tokenizer("user about tea <end> assistant sure tea <end> assistant")["input_ids"]
     assert list(guard.asked[0].token_ids) == expected  # type: ignore[attr-defined]
     assert guard.in_parts == (template == PARTS_TEMPLATE)
