@@ -49,6 +49,7 @@ def test_every_table_is_tidy_and_kept(paper: Paper) -> None:
     assert list(paper.tables) == list(TITLES)
     for name, table in paper.tables.items():
         assert list(table.columns) == COLUMNS
+        assert not table.duplicated(["model", "group", "measure"]).any()
         pd.testing.assert_frame_equal(
             pd.read_parquet(paper.path / "tables" / f"{name}.parquet"), table, check_dtype=False
         )
@@ -77,7 +78,9 @@ def test_templates_are_as_large_as_the_response_has_room_for(paper: Paper) -> No
 def test_attacks_of_the_paper_are_added(paper: Paper) -> None:
     found = {*ATTACKS, "refusal-suppression", "flip-characters-in-sentence"}
     assert set(paper.tables["table_3_attacks"]["group"]) == {*found, "harmless", "harmful", "all attacks"}
-    assert set(paper.tables["leave_one_attack_out"]["group"]) == found
+    chosen = paper.tables["leave_one_attack_out"]
+    assert set(chosen["group"].str.split(" (", regex=False).str[0]) == found
+    assert set(chosen["measure"]) == {"AUROC", "caught"}
 
 
 def test_all_attacks_are_the_sum_of_each(paper: Paper) -> None:
@@ -102,7 +105,11 @@ def test_the_swap_is_the_difference_of_both_orders(paper: Paper) -> None:
 
 def test_the_ablation_reads_every_layer_that_was_kept(paper: Paper) -> None:
     measures = set(paper.tables["table_4_ablation"]["measure"])
-    assert {"text-level signal", "first step alone", "SRI, middle layer", "SRI, last layer"} <= measures
+    assert {
+        "text-level signal",
+        "first step alone",
+        *(f"SRI, {name} layer" for name in ("first", "middle", "last")),
+    } <= measures
     published = paper.tables["table_4_ablation"].query("measure == 'SRI, last layer' and group == 'mean over attacks'")
     assert (published["published"] == 0.92).all()
 
@@ -139,8 +146,14 @@ def test_a_second_run_generates_and_asks_nothing(paper: Paper, prompts: Path, mo
 def test_the_page_shows_every_table_and_refers_to_nothing(paper: Paper, tmp_path: Path) -> None:
     page = write_paper(paper, tmp_path / "report.html").read_text()
     assert all(title in page for title in TITLES.values())
-    assert not re.search(r"<script|<link|src=|https?://", page)
-    assert "paper 0.920" in page and "nan" not in page
+    assert not re.search(r"<script|<link|src=(?!\"data:)|https?://(?!www.w3.org)", page)
+    assert "paper 0.920" in page and not re.search(r">[^<]*\bnan\b[^<]*<", page)
+    assert page.count("<figure") == 2 + 2 * 4
+    for anchor in re.findall(r'<a href="#(\w+)"', page):
+        assert f'<h2 id="{anchor}"' in page
+    overview = page[page.index("In short") : page.index("<figure")]
+    blocked = paper.tables["table_13_defenses"].query("group == 'DirectionGuard' and measure.str.startswith('all att')")
+    assert all(f"{100 * value:.1f}%" in overview for value in blocked["value"])
 
 
 def test_two_models_of_one_name_are_refused(prompts: Path, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def record(
     responses : a text a prompt that is forced as the whole response, so that `model` reads what another model
         wrote, and its anchors watch one that cannot be looked into. Texts longer than the response are cut;
         behind shorter ones end-of-sequence stands.
-    layers : see `Model.layer_index`. batch_size : prompts generated together; never changes a result.
+    layers : see `Model.layer_index`; one that is named twice is kept once. batch_size : prompts generated together;
+        never changes a result.
     out : the recording's folder; a temporary one by default, gone with the returned object.
     keep : "phi", or "signal" to store sigma in place of phi and predictions, for which `anchors` are needed.
     resume : go on with what `out` holds; False discards a recording there and starts anew.
@@ -65,7 +66,7 @@ def record(
     """
     checked = as_prompts(prompts)
     sampler = sampler or model.default_sampler(steps=steps, seed=seed)
-    indices = [model.layer_index(layer) for layer in layers]
+    indices = list(dict.fromkeys(model.layer_index(layer) for layer in layers))
     texts = None if responses is None else checked_responses(responses, checked)
     provenance = describe(model, checked, sampler, indices, texts)
     kept_anchors = _checked(anchors, provenance) if keep == "signal" else None
@@ -121,7 +122,7 @@ def stream_anchors(
     minimum, least_share : see `Anchors.fit`.
     """
     sampler = sampler or model.default_sampler(steps=steps, seed=seed)
-    indices = [model.layer_index(layer) for layer in layers]
+    indices = list(dict.fromkeys(model.layer_index(layer) for layer in layers))
     sums = []
     for prompts in (as_prompts(harmless), as_prompts(harmful)):
         side = AnchorSums()

@@ -109,6 +109,13 @@ def wrapped_headline(study: Study) -> dict[str, Cell]:
     return dict(zip(WRAPPED_HEADLINE, (percent(**vars(flagged)), mean_area(own, flagged.count)), strict=True))
 
 
+def wrapped_flagged(study: Study, detector: str) -> Cell:
+    """The share of harmless requests inside the attacks' wrappers that a detector flags."""
+    rows = study.controls
+    own = rows[(rows["detector"] == detector) & (rows["control"] == WRAPPED)] if len(rows) else rows
+    return percent(**vars(pooled_rate(own))) if len(own) else Cell(NOT_MEASURED)
+
+
 def _names(rows: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(rows["detector"])) if len(rows) else []
 

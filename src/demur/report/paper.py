@@ -1,4 +1,4 @@
-"""`write_paper`: the protocol's tables as one page.
+"""`write_paper`: the protocol's tables and figures as one page.
 
 In: a `Paper`. Out: one HTML file that loads nothing. Every value stands with its interval and count, and the paper's
 own number behind it where it has one.
@@ -6,51 +6,139 @@ own number behind it where it has one.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from demur.report.groups import name_of
-from demur.report.html import environment
-from demur.report.labels import NOT_MEASURED, Cell
+from demur.report.detectors import GUARDS, wrapped_flagged
+from demur.report.embed import embed
+from demur.report.figures import irr_figure, projection_figure, roc_figure
+from demur.report.groups import ALL_ATTACKS, HARMLESS, name_of
+from demur.report.html import environment, short_name
+from demur.report.labels import NOT_MEASURED, Cell, short
+from demur.report.look import INK, STYLE, WIDTH
 from demur.report.tables import Table
+from demur.report.trajectories import bands_figure
 from demur.studies.paper import TITLES, Paper
+from demur.studies.paper.subject import Subject
 
 AREAS = ("table_4_ablation", "cross_dataset")
+DEFENSES = "table_13_defenses"
+STOPPED = "{}, refused or blocked"
+SHOWN = ("none", "SRIGuard", "DirectionGuard")
+"""The defenses of the overview."""
+FIGURES = {
+    "Figures 5 and 6: internal recovery": (irr_figure, "Internal recovery rate of each group, with 95% intervals."),
+    "Figure 12: the signals in two dimensions": (projection_figure, "Generations on two discriminant axes, by kind."),
+    "Figure 13: the mean signal": (bands_figure, "Mean signal and 10 to 90% band over the steps, one panel a group."),
+    "ROC of the SRI Guard": (roc_figure, "ROC curves of the guard's error for each attack against harmless prompts."),
+}
 
 
 def write_paper(paper: Paper, path: str | Path) -> Path:
     """Write the page to `path`, and return the path."""
     path = Path(path)
-    studies = {Path(subject.name).name: str(subject.study.path.relative_to(paper.path)) for subject in paper.subjects}
-    page = environment().get_template("paper.html").render(tables=paper_tables(paper), studies=studies)
+    page = (
+        environment()
+        .get_template("paper.html")
+        .render(
+            overview=overview_table(paper),
+            tables=[(name, TITLES[name], table) for name, table in paper_tables(paper).items()],
+            defenses=_of_each_model(paper.tables[DEFENSES]),
+            figures={short_name(one.name): _figures(one, f"model-{place}") for place, one in enumerate(paper.subjects)},
+            studies={short_name(one.name): str(one.study.path.relative_to(paper.path)) for one in paper.subjects},
+        )
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
 
 
 def paper_tables(paper: Paper) -> dict[str, Table]:
-    """A table of the protocol each, by its title: groups down; under every model its measures across."""
-    return {TITLES[name]: _table(TITLES[name], rows, name in AREAS) for name, rows in paper.tables.items()}
+    """Every table of the protocol by its name: groups down; under every model its measures across."""
+    return {name: _table(rows, name in AREAS) for name, rows in paper.tables.items()}
 
 
-def _table(title: str, rows: pd.DataFrame, areas: bool) -> Table:
+def overview_table(paper: Paper) -> Table:
+    """A row a model: refused or blocked with and without the guards, and harmless flagged in attacks' wrappers."""
+    found = {(row.model, row.group, row.measure): row for row in paper.tables[DEFENSES].itertuples()}
+    columns = [(group, name) for group in (ALL_ATTACKS, HARMLESS) for name in SHOWN]
+    rows = []
+    for one in paper.subjects:
+        cells = [_cell(found.get((one.name, name, STOPPED.format(group))), False) for group, name in columns]
+        rows.append((short_name(one.name), [*cells, *(wrapped_flagged(one.study, name) for name in GUARDS)]))
+    heads = [(f"{group}: refused or blocked", _label(name)) for group, name in columns]
+    heads += [("harmless in the attacks’ wrappers: flagged", name) for name in GUARDS]
+    return Table("share of generations, 95% interval and count", "model", heads, rows)
+
+
+@matplotlib.rc_context(STYLE)
+def defenses_figure(rows: pd.DataFrame) -> Figure:
+    """What each defense of one model stops, of attacks and of harmless prompts, and the time that it adds."""
+    names = list(dict.fromkeys(rows["group"]))
+    took = rows[rows["measure"] == "overhead"].set_index("group")["value"]
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    for group, colour, marker, lift in ((ALL_ATTACKS, "#7B3294", "^", -0.12), (HARMLESS, "#0072B2", "o", 0.12)):
+        part = rows[rows["measure"] == STOPPED.format(group)].set_index("group").reindex(names)
+        values = part[["value", "low", "high"]].to_numpy(dtype=float)
+        heights = np.arange(len(names)) + lift
+        whiskers = np.abs(values[:, 1:] - values[:, :1]).T
+        axes.errorbar(values[:, 0], heights, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=0.8)
+        label = f"{group}, n = {int(np.nan_to_num(part['count'].max()))}"
+        axes.plot(values[:, 0], heights, color=colour, marker=marker, linestyle="", label=label)
+    labels = [
+        short(_label(name), 34) + (f"\n+{100 * took[name]:.2g}% time" if name != "none" else "") for name in names
+    ]
+    axes.set_yticks(range(len(names)), labels)
+    axes.set(xlim=(-0.02, 1.02), xlabel="refused or blocked")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    axes.grid(axis="x", linewidth=0.5, alpha=0.5)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0, labelsize=8.5)
+    figure.legend(loc="outside upper left", ncols=2, handletextpad=0.2)
+    return figure
+
+
+def _of_each_model(defenses: pd.DataFrame) -> dict[str, Markup]:
+    """The figure of the defenses of every model, by its name."""
+    text = "Share of attack and of harmless prompts refused or blocked under each defense, with 95% intervals."
+    return {
+        short_name(str(model)): embed(defenses_figure(rows), f"defenses-{place}", text)
+        for place, (model, rows) in enumerate(defenses.groupby("model", sort=False))
+    }
+
+
+def _figures(subject: Subject, name: str) -> dict[str, Markup]:
+    """The paper's figures of a model, by their title."""
+    return {
+        title: embed(draw(subject.study), f"{name}-{place}", text)
+        for place, (title, (draw, text)) in enumerate(FIGURES.items())
+    }
+
+
+def _table(rows: pd.DataFrame, areas: bool) -> Table:
     found: dict[tuple[str, str, str], Any] = {
         (str(row.model), str(row.measure), str(row.group)): row for row in rows.itertuples()
     }
     columns = list(dict.fromkeys((model, measure) for model, measure, _ in found))
     body = [
-        (name_of(group), [_cell(found.get((*column, group)), areas) for column in columns])
+        (_label(group), [_cell(found.get((*column, group)), areas) for column in columns])
         for group in dict.fromkeys(group for _, _, group in found)
     ]
-    return Table(
-        f"{title}; value, 95% interval and count",
-        "group",
-        [(Path(model).name, measure) for model, measure in columns],
-        body,
-    )
+    heads = [(short_name(model), measure) for model, measure in columns]
+    return Table("value, 95% interval and count", "group", heads, body)
+
+
+def _label(group: str) -> str:
+    """A group or a defense as printed; a guard's class name in words."""
+    return re.sub(r"(?<=[A-Za-z])Guard", " Guard", name_of(group))
 
 
 def _cell(row: Any, areas: bool) -> Cell:
@@ -64,8 +152,10 @@ def _cell(row: Any, areas: bool) -> Cell:
     elif row.measure == "overhead":
         digits = ".3g"
     low, high = (format(scale * side, digits) for side in (row.low, row.high))
-    interval = f"{low}–{high}{unit}" if np.isfinite([row.low, row.high]).all() else "a ratio of sums"
+    between = " to " if digits.startswith("+") else "–"
+    interval = f"{low}{between}{high}{unit}" if np.isfinite([row.low, row.high]).all() else "a ratio of sums"
     cases = f"n\u00a0=\u00a0{row.count}"
     if np.isfinite(row.published):
         cases += f"; paper {format(scale * row.published, digits)}{unit}"
-    return Cell(f"{format(scale * row.value, digits)}{unit}", interval, cases)
+    value = f"{format(scale * row.value, digits)}{unit}"
+    return Cell(value.replace("-", "−"), interval.replace("-", "−"), cases)

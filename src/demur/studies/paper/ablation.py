@@ -55,4 +55,4 @@ def _inputs(subject: Subject) -> Iterator[tuple[str, Signals]]:
 
 
 def _named(layer: int, last: int) -> str:
-    return {1: "first", last // 4: "quarter", last // 2: "middle", last: "last"}.get(layer, f"{layer}th")
+    return {last // 4: "quarter", last // 2: "middle", 1: "first", last: "last"}.get(layer, f"{layer}th")

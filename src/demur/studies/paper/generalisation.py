@@ -20,7 +20,7 @@ SHOWN = (SRI, DIRECTION)
 
 
 def leave_one_attack_out_table(subject: Subject) -> pd.DataFrame:
-    """For each attack the detector with the best mean AUROC on the others, and what it does on this one."""
+    """For each attack the detector with the best mean AUROC on the others, in brackets, and how it does on this one."""
     rows = subject.study.detection[subject.study.detection["subset"] == "all"]
     areas = rows.pivot_table(index="detector", columns="group", values="auroc").reindex(columns=subject.attacks)
     found: list[Row] = []
@@ -29,8 +29,9 @@ def leave_one_attack_out_table(subject: Subject) -> pd.DataFrame:
         row = rows[(rows["detector"] == best) & (rows["group"] == attack)].iloc[0]
         count = int(row["positives"] + row["negatives"])
         caught = Rate(row["tpr"], row["tpr_low"], row["tpr_high"], int(row["positives"]))
-        found.append((attack, f"{best}, AUROC", Rate(row["auroc"], row["auroc_low"], row["auroc_high"], count), None))
-        found.append((attack, f"{best}, caught", caught, None))
+        group = f"{attack} ({best})"
+        found.append((group, "AUROC", Rate(row["auroc"], row["auroc_low"], row["auroc_high"], count), None))
+        found.append((group, "caught", caught, None))
     return subject.table(found)
 
 
