@@ -22,10 +22,11 @@ from demur.report.figures import irr_figure, projection_figure, roc_figure
 from demur.report.groups import ALL_ATTACKS, HARMLESS, name_of
 from demur.report.html import environment, short_name
 from demur.report.labels import NOT_MEASURED, Cell, short
-from demur.report.look import INK, STYLE, WIDTH
+from demur.report.look import INK, RULE, STYLE, WIDTH
 from demur.report.tables import Table
 from demur.report.trajectories import bands_figure
 from demur.studies.paper import TITLES, Paper
+from demur.studies.paper.generalisation import NOMINAL, SET_FOR
 from demur.studies.paper.subject import Subject
 
 AREAS = ("table_4_ablation", "cross_dataset")
@@ -51,7 +52,10 @@ def write_paper(paper: Paper, path: str | Path) -> Path:
             overview=overview_table(paper),
             tables=[(name, TITLES[name], table) for name, table in paper_tables(paper).items()],
             defenses=_of_each_model(paper.tables[DEFENSES]),
-            figures={short_name(one.name): _figures(one, f"model-{place}") for place, one in enumerate(paper.subjects)},
+            figures={
+                short_name(one.name): _figures(one, paper.tables["calibration"], f"model-{place}")
+                for place, one in enumerate(paper.subjects)
+            },
             studies={short_name(one.name): str(one.study.path.relative_to(paper.path)) for one in paper.subjects},
         )
     )
@@ -106,6 +110,30 @@ def defenses_figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@matplotlib.rc_context(STYLE)
+def calibration_figure(rows: pd.DataFrame) -> Figure:
+    """Harmless test prompts flagged at limits set on the calibration prompts for several rates, of either guard."""
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    top = 1.25 * max(NOMINAL)
+    axes.plot([0, top], [0, top], color=RULE, linewidth=0.8)
+    for place, (name, colour, marker) in enumerate(zip(GUARDS, ("#D55E00", "#0072B2"), ("o", "s"), strict=True)):
+        measures = [SET_FOR.format("flagged, harmless", nominal) for nominal in NOMINAL]
+        found = rows[rows["group"] == name].set_index("measure").reindex(measures)
+        values = found[["value", "low", "high"]].to_numpy(dtype=float)
+        shifted = np.array(NOMINAL) + (place - 0.5) * 0.003
+        whiskers = np.abs(values[:, 1:] - values[:, :1]).T
+        axes.errorbar(shifted, values[:, 0], yerr=whiskers, fmt="none", ecolor=INK, elinewidth=0.8)
+        axes.plot(shifted, values[:, 0], color=colour, marker=marker, linewidth=1.4, label=name)
+    count = int(rows.loc[rows["measure"].str.startswith("flagged"), "count"].max())
+    axes.set(xlabel="share the limit was set for", ylabel=f"harmless test prompts flagged (n = {count})")
+    axes.set(xlim=(0, top), ylim=(0, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure
+
+
 def _of_each_model(defenses: pd.DataFrame) -> dict[str, Markup]:
     """The figure of the defenses of every model, by its name."""
     text = "Share of attack and of harmless prompts refused or blocked under each defense, with 95% intervals."
@@ -115,12 +143,15 @@ def _of_each_model(defenses: pd.DataFrame) -> dict[str, Markup]:
     }
 
 
-def _figures(subject: Subject, name: str) -> dict[str, Markup]:
-    """The paper's figures of a model, by their title."""
-    return {
+def _figures(subject: Subject, calibration: pd.DataFrame, name: str) -> dict[str, Markup]:
+    """The paper's figures of a model, and how its guards are calibrated, by their title."""
+    found = {
         title: embed(draw(subject.study), f"{name}-{place}", text)
         for place, (title, (draw, text)) in enumerate(FIGURES.items())
     }
+    text = "False-positive rate of each guard on harmless test prompts against the rate its limit was set for."
+    figure = calibration_figure(calibration[calibration["model"] == subject.name])
+    return found | {"Calibration of the guards": embed(figure, f"{name}-calibration", text)}
 
 
 def _table(rows: pd.DataFrame, areas: bool) -> Table:

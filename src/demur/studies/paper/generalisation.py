@@ -16,6 +16,7 @@ from demur.studies.detectors import CALIBRATION, DIRECTION, SRI
 from demur.studies.paper.subject import Row, Subject
 
 NOMINAL = (0.01, 0.02, 0.05, 0.1, 0.2)
+SET_FOR = "{}, set for {:.0%}"
 SHOWN = (SRI, DIRECTION)
 
 
@@ -62,5 +63,6 @@ def calibration_table(subject: Subject) -> pd.DataFrame:
             over = scores > np.quantile(scores[sets == CALIBRATION], 1 - nominal)
             for what, chosen in (("flagged, harmless", "test_harmless"), ("caught, all attacks", "test_attacks")):
                 hits = over[sets == chosen]
-                found.append((detector, f"{what}, set for {nominal:.0%}", wilson(int(hits.sum()), len(hits)), None))
+                rate = wilson(int(hits.sum()), len(hits))
+                found.append((detector, SET_FOR.format(what, nominal), rate, None))
     return subject.table(found)
