@@ -2,8 +2,9 @@
 
 A study's anchors and guards, and a few of its prompts of every test set. In every round the ways run one after the
 other, the first of one round being the last of the next: generating (`demur.record`), each defense on what was
-generated, and generating under the streaming guard along the direction (`generate_guarded`). Ratios are taken within
-a round, and their median over rounds is reported; a round that is not counted goes first. The perplexity filter's limit
+generated, and generating under the streaming guard along the direction (`generate_guarded`), which is compared with the
+same call and a limit that nothing reaches. Ratios are taken within a round, and their median over rounds is reported; a
+round that is not counted goes first. The perplexity filter's limit
 is set beforehand on 20 prompts: it does not change what a prompt costs.
 
     python benchmarks/defenses.py MODEL STUDY [--count 16] [--batch-size 16] [--rounds 5]
@@ -12,19 +13,31 @@ is set beforehand on 20 prompts: it does not change what a prompt costs.
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 import demur
 from demur.defenses import Defense, GuardDefense, PerplexityFilter, SelfExamine, generate_guarded
+from demur.guards import StreamingGuard, load_guard
 from demur.models import Model
 from demur.prompts import Prompt
+from demur.studies.detectors import (
+    DIRECTION_FILE,
+    GUARD_FILE,
+    LOOKS_FILE,
+    STREAMING_DIRECTION_FILE,
+    STREAMING_FILE,
+)
 from machine import RESULTS, write_result
 
 GROUPS = ("test_harmless", "test_harmful", "test_attacks")
+FILES = (GUARD_FILE, DIRECTION_FILE, STREAMING_FILE, LOOKS_FILE, STREAMING_DIRECTION_FILE)
 RUN_A_MODEL = ("perplexity", "self-examine")
 
 
@@ -33,17 +46,16 @@ def prompts_of(study: Path, count: int) -> dict[str, list[Prompt]]:
     found = {}
     for group in GROUPS:
         rows = demur.Recording(study / "recordings" / group).table[["id", "prompt"]].to_dict("records")
-        chosen = rows[:: max(1, len(rows) // count)][:count]
-        found[group] = [Prompt(row["id"], row["prompt"]) for row in chosen]
+        places = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
+        found[group] = [Prompt(rows[place]["id"], rows[place]["prompt"]) for place in places]
     return found
 
 
 def measure(model: Model, study: Path, count: int, batch_size: int, rounds: int) -> dict[str, Any]:
     anchors = demur.Anchors.load(study / "anchors.safetensors")
-    sri, direction, streaming, looks, on_direction = (
-        demur.guards.load_guard(study / f"{name}.safetensors")
-        for name in ("guard", "direction_guard", "streaming_guard", "direction_looks", "streaming_direction_guard")
-    )
+    sri, direction, streaming, looks, on_direction = (load_guard(study / name) for name in FILES)
+    never = copy.deepcopy(on_direction)
+    never.threshold_ = np.inf
     calibration = demur.Recording(study / "recordings" / "guard_calibration_harmless").table["prompt"].tolist()[:20]
     defenses: list[Defense] = [
         PerplexityFilter(model).fit(calibration),
@@ -65,11 +77,16 @@ def measure(model: Model, study: Path, count: int, batch_size: int, rounds: int)
     texts = recording.table["text"].tolist()
     ways: dict[str, Callable[[], Any]] = {"generation": lambda: record(everyone)}
     ways |= {one.name: lambda one=one: one(asked, texts, recording).seconds.sum() for one in defenses}
-    for group, prompts in grouped.items():
-        ways[f"generation of {group}"] = lambda prompts=prompts: record(prompts)
-        ways[f"guarded generation of {group}"] = lambda prompts=prompts: generate_guarded(
-            model, prompts, looks, on_direction, batch_size=batch_size
-        )
+    stopped: dict[str, int] = {}
+
+    def guarded(group: str, guard: StreamingGuard) -> None:
+        found = generate_guarded(model, grouped[group], looks, guard, batch_size=batch_size)
+        if guard is on_direction:
+            stopped[group] = int((found["stopped_at"] > 0).sum())
+
+    for group in grouped:
+        ways[f"unguarded generation of {group}"] = lambda group=group: guarded(group, never)
+        ways[f"guarded generation of {group}"] = lambda group=group: guarded(group, on_direction)
     kept: list[dict[str, float]] = []
     for number in range(rounds + 1):
         order = list(ways) if number % 2 else list(reversed(ways))
@@ -78,10 +95,6 @@ def measure(model: Model, study: Path, count: int, batch_size: int, rounds: int)
     kept = kept[1:]
     whole = [one["generation"] for one in kept]
     shares = {one.name: median(row[one.name] / base for row, base in zip(kept, whole, strict=True)) for one in defenses}
-    stopped = {
-        group: int((generate_guarded(model, prompts, looks, on_direction)["stopped_at"] > 0).sum())
-        for group, prompts in grouped.items()
-    }
     return {
         "prompts": {group: len(prompts) for group, prompts in grouped.items()},
         "steps": steps,
@@ -92,8 +105,10 @@ def measure(model: Model, study: Path, count: int, batch_size: int, rounds: int)
         "cheapest_model_over_sri_guard": median(
             min(row[name] for name in RUN_A_MODEL) / row["SRIGuard"] for row in kept
         ),
-        "guarded_over_generation": {
-            group: median(row[f"guarded generation of {group}"] / row[f"generation of {group}"] for row in kept)
+        "guarded_over_unguarded": {
+            group: median(
+                row[f"guarded generation of {group}"] / row[f"unguarded generation of {group}"] for row in kept
+            )
             for group in grouped
         },
         "guarded_stopped": stopped,

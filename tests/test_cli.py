@@ -98,8 +98,12 @@ def test_every_kind_of_guard_is_fitted_and_scores(parts: Path) -> None:
     errors = [guard.place_errors(guard.states(Recording(folder))) for folder in (train, held_out)]
     StreamingGuard(0.1, side="high").fit(errors[0], calibration=errors[1]).save(stream)
     assert demur("guard", "score", stream, harmful, "--source", direction, "--out", scores).returncode == 0
-    assert set(pd.read_parquet(scores)["stopped_at"]) <= {0, 6, 12}
+    table = pd.read_parquet(scores)
+    assert set(table["stopped_at"]) <= {0, 6, 12} and table["flagged"].any()
+    assert ((table["stopped_at"] > 0) == table["flagged"]).all()
+    assert "is a recording, and this guard judges signals" in fails("guard", "score", stream, harmful)
     assert "--source is for a streaming guard" in fails("guard", "score", direction, harmful, "--source", direction)
+    assert "--quantile is not of" in fails("guard", "fit", train, *asked[:2], "--streaming", 0.1, "--quantile", 0.9)
     assert "give one of them" in fails("guard", "fit", train, *asked, "--streaming", 0.1)
     assert "expected 'sri-guard' or" in fails("guard", "score", parts / "a.safetensors", harmful)
 

@@ -257,6 +257,8 @@ def test_a_guard_blocks_by_the_signal_of_the_recording(toy_model: Model, tmp_pat
         defense(mixed, texts)
     with pytest.raises(InputError, match="a recording of 3 generations for 2 prompts"):
         defense(mixed[:2], texts[:2], recording)
+    with pytest.raises(InputError, match="leave source out"):
+        GuardDefense(demur.DirectionGuard(), anchors)
     with pytest.raises(InputError, match="which take anchors to read"):
         GuardDefense(Below(0.5))(mixed, texts, recording)
     with pytest.raises(demur.ProvenanceError, match="do not belong together"):

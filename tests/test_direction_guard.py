@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.covariance import LedoitWolf
+from sklearn.exceptions import NotFittedError
 
 from demur.errors import InputError, ProvenanceError
-from demur.guards import DirectionGuard, states_of
+from demur.guards import DirectionGuard, states_of, steps_at
 from demur.provenance import Provenance
 from demur.signal import Signal
 
-MADE = Provenance("toy", "f" * 64, {"name": "Autoregressive", "steps": 8, "seed": 0}, (6, 12), anchors="states")
+MADE = Provenance("toy", "f" * 64, {"name": "Autoregressive", "steps": 8, "seed": 0}, (6, 12))
+STATES = replace(MADE, anchors="states at (0.5, 1.0)")
 RNG = np.random.default_rng(5)
 MIX = RNG.normal(size=(12, 12)) * np.linspace(0.1, 3, 12)
 TOWARDS = RNG.normal(size=12) * 0.8
@@ -62,15 +64,41 @@ def test_harmless_generations_are_flagged_as_seldom_as_calibrated(guard: Directi
 
 def test_a_saved_guard_gives_the_same_errors_and_refuses_other_states(guard: DirectionGuard, tmp_path: Path) -> None:
     made = DirectionGuard(0.9).fit(
-        Signal(states(100, 0), MADE), harmful=Signal(states(50, 1, 1.0), replace(MADE, prompts="others"))
+        Signal(states(100, 0), STATES), harmful=Signal(states(50, 1, 1.0), replace(STATES, prompts="others"))
     )
     made.save(tmp_path / "guard.safetensors")
     loaded = DirectionGuard.load(tmp_path / "guard.safetensors")
     np.testing.assert_array_equal(loaded.errors(states(9, 2)), made.errors(states(9, 2)))
     assert loaded.get_params() == {"quantile": 0.9, "places": (0.5, 1.0)}
     assert loaded.describe(MADE) == made.describe(MADE)
+    with pytest.raises(NotFittedError):
+        _ = DirectionGuard().fingerprint
     with pytest.raises(ProvenanceError, match="layer"):
-        loaded.errors(Signal(states(9, 2), replace(MADE, layers=(6, 18))))
+        loaded.errors(Signal(states(9, 2), replace(STATES, layers=(6, 18))))
+
+
+def test_places_are_the_same_whatever_numbers_they_are(tmp_path: Path) -> None:
+    given = [np.arange(1, 3) / 2, [np.float64(0.5), np.float64(1)], (0.5, 1)]
+    guards = [
+        DirectionGuard(places=one).fit(Signal(states(60, 0), STATES), harmful=states(30, 1, 1.0)) for one in given
+    ]
+    for guard in guards:
+        guard.save(tmp_path / "guard.safetensors")
+        assert DirectionGuard.load(tmp_path / "guard.safetensors").fingerprint == guards[0].fingerprint
+    elsewhere = replace(MADE, anchors="states at (0.25, 0.75)")
+    with pytest.raises(InputError, match=r"states at \(0.25, 0.75\); the guard looks at \[0.5, 1.0\]"):
+        DirectionGuard().fit(Signal(states(60, 0), elsewhere), harmful=states(30, 1, 1.0))
+    with pytest.raises(InputError, match="expected ascending shares"):
+        DirectionGuard(places=(1.0, 0.5)).fit(states(60, 0), harmful=states(30, 1, 1.0))
+
+
+def test_a_step_is_a_share_rounded_up_and_no_float_error_adds_one() -> None:
+    assert steps_at((0.07, 0.14, 0.28, 0.281, 1.0), 100) == (7, 14, 28, 29, 100)
+    assert steps_at((0.001, 0.5), 3) == (1, 2)
+
+
+def test_the_stops_of_a_streaming_guard_become_steps(guard: DirectionGuard) -> None:
+    np.testing.assert_array_equal(guard.steps_of([0, 1, 2], 32), [0, 16, 32])
 
 
 def test_what_cannot_be_used_is_refused(guard: DirectionGuard) -> None:
@@ -95,7 +123,7 @@ def test_what_cannot_be_used_is_refused(guard: DirectionGuard) -> None:
 class Phi:
     """A recording of five prompts and eight steps in two batches, out of order."""
 
-    provenance = replace(MADE, anchors=None)
+    provenance = MADE
     table = pd.DataFrame({"refused": [False] * 5})
     phi = np.arange(5 * 8 * 2 * 3, dtype=np.float32).reshape(5, 8, 2, 3)
 

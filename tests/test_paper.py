@@ -66,9 +66,12 @@ def test_only_the_diffusion_model_has_what_takes_revision(paper: Paper) -> None:
 
 
 def test_templates_are_as_large_as_the_response_has_room_for(paper: Paper) -> None:
-    table = paper.tables["table_14_infilling"].set_index(["group", "measure"])["value"]
-    for name in ("dija", "pad"):
-        assert table[name, "RR with guard"] >= table[name, "RR"]
+    table = paper.tables["table_14_infilling"]
+    assert dict(zip(table["group"], table["note"], strict=True)) == {
+        "dija": "2 of 3 steps of 4 positions",
+        "pad": "3 of 5 steps of 6 positions",
+    }
+    assert (table["count"] == SIZES["test_harmful"]).all()
     model = demur.load("demur/tiny-diffusion")
     for room, steps, gap in ((32, 2, 4), (34, 2, 5), (128, 3, 20), (16, None, None)):
         shape = template_shape(dija, 3, model, model.default_sampler(response_length=room))
@@ -79,7 +82,7 @@ def test_attacks_of_the_paper_are_added(paper: Paper) -> None:
     found = {*ATTACKS, "refusal-suppression", "flip-characters-in-sentence"}
     assert set(paper.tables["table_3_attacks"]["group"]) == {*found, "harmless", "harmful", "all attacks"}
     chosen = paper.tables["leave_one_attack_out"]
-    assert set(chosen["group"].str.split(" (", regex=False).str[0]) == found
+    assert set(chosen["group"]) == found and (chosen["note"] != "").all()
     assert set(chosen["measure"]) == {"AUROC", "caught"}
 
 

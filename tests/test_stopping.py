@@ -9,7 +9,7 @@ import torch
 
 import demur
 import toy
-from demur.defenses import GuardStopping, Reading, generate_guarded, watched_steps
+from demur.defenses import GuardStopping, Reading, Watching, generate_guarded, watched_steps
 from demur.errors import InputError, ProvenanceError
 from demur.guards import DirectionGuard, StreamingGuard, states_of
 from demur.models import Model, load
@@ -36,7 +36,8 @@ class Setting:
         recording = self.record(self.prompts)
         if isinstance(self.source, Anchors):
             return self.guard.stops(self.source.signal(recording))
-        return np.array([0, 3, 6, 9, 12])[self.guard.stops(self.source.place_errors(self.source.states(recording)))]
+        stops = self.guard.stops(self.source.place_errors(self.source.states(recording)))
+        return np.array([0, 3, 6, 9, 12])[stops]
 
     def record(self, prompts: list[list[int]]) -> demur.Recording:
         rows = [{"token_ids": ids} for ids in prompts]
@@ -117,6 +118,44 @@ def test_stops_and_tokens_are_those_of_the_guard_on_a_recording(
     last = np.where(stops > 0, stops, STEPS)
     known = [int(recording.steps_tokens(row).is_committed[step - 1].sum()) for row, step in enumerate(last)]
     assert table["tokens"].tolist() == known
+
+
+@pytest.mark.parametrize("name", ["llama", "llada"])
+def test_looks_that_share_a_step_are_all_taken(name: str, request: pytest.FixtureRequest) -> None:
+    given: Setting = request.getfixturevalue(name)
+    short = type(given.sampler)(3) if name == "llama" else MaskedDiffusion(3, 24)
+    given = replace(given, sampler=short)
+    places = tuple((look + 1) / 8 for look in range(8))
+    train, held_out, harmful, recording = (
+        given.record(prompts) for prompts in (*(some_prompts(30, seed) for seed in (2, 3, 1)), given.prompts)
+    )
+    direction = DirectionGuard(places=places).fit(states_of(train, places), harmful=states_of(harmful, places))
+    looks = [direction.place_errors(direction.states(one)) for one in (train, held_out, recording)]
+    guard = StreamingGuard(alpha=0.6, side="high", least_tail=1e-4).fit(looks[0], calibration=looks[1])
+    rows = [{"token_ids": ids} for ids in given.prompts]
+    table = generate_guarded(given.model, rows, direction, guard, short)
+    expected = direction.steps_of(guard.stops(looks[2]), 3)
+    assert 2 < (expected > 0).sum() < 22
+    np.testing.assert_array_equal(table["stopped_at"], expected)
+
+
+@pytest.mark.parametrize("name", ["llama", "llada"])
+def test_a_sampler_goes_on_when_nobody_waits_for_any_row(name: str, request: pytest.FixtureRequest) -> None:
+    given: Setting = request.getfixturevalue(name)
+    warm = Autoregressive(STEPS, temperature=1.0) if name == "llama" else MaskedDiffusion(STEPS, 24, temperature=1.0)
+    steps = warm.steps(given.model, **padded(given.prompts[:3]))
+    next(steps)
+    later = [steps.send(torch.ones(3, dtype=torch.bool)), *steps]
+    assert [step.index for step in later] == list(range(2, STEPS + 1))
+    assert all(torch.isfinite(step.phi).all() for step in later)
+
+
+def test_a_step_that_was_left_out_is_missed(llama_direction: Setting) -> None:
+    watch = Watching(Reading.of(llama_direction.source, llama_direction.guard), llama_direction.guard, 2)
+    phi = torch.zeros(2, 2, 64)
+    watch.update(phi, 1)
+    with pytest.raises(InputError, match="step 4 before step 3"):
+        watch.update(phi, 4)
 
 
 def test_the_text_is_what_was_committed_when_the_guard_fired(toy_model: Model) -> None:

@@ -398,7 +398,7 @@ def _sampler(model: Model, name: str | None, arguments: list[str] | None, steps:
     from demur import samplers
 
     given = {"seed": seed, **dict(_argument(text) for text in arguments or [])}
-    known = [one for one in samplers.__all__ if one not in ("Pooling", "Prefill", "Sampler", "Step")]
+    known = [one for one in samplers.__all__ if one not in ("Pooling", "Prefill", "Sampler", "Step", "Steps")]
     if name is not None and name not in known:
         raise InputError(f"sampler {name!r} is unknown; give one of {', '.join(known)}")
     try:

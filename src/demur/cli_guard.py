@@ -35,14 +35,16 @@ def guard_fit(
     ],
     calibration: Annotated[Path, typer.Option(help="The same of other harmless prompts, to set the limit by.")],
     out: Out = Path("guard.safetensors"),
-    quantile: Annotated[float, typer.Option(help="Quantile of the calibration errors that is allowed.")] = 0.99,
+    quantile: Annotated[
+        float | None, typer.Option(help="Quantile of the calibration errors that is allowed; by default 0.99.")
+    ] = None,
     harmful: Annotated[
         Path | None, typer.Option(help="Recording of plain harmful prompts: fits a direction guard on recordings.")
     ] = None,
     streaming: Annotated[
         float | None, typer.Option(metavar="ALPHA", help="Fit a streaming guard that stops at most this share.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the SRI guard's draws; the others draw nothing.")] = 0,
 ) -> None:
     """Fit and calibrate a guard: the SRI guard, a direction guard or a streaming guard on the signal."""
     import demur
@@ -51,6 +53,9 @@ def guard_fit(
 
     if harmful is not None and streaming is not None:
         raise InputError("--harmful and --streaming fit different guards; give one of them")
+    if quantile is not None and streaming is not None:
+        raise InputError("--quantile is not of a streaming guard, whose limit follows from its ALPHA; leave it out")
+    quantile = 0.99 if quantile is None else quantile
     guard: Guard
     if harmful is not None:
         train, held_out, bad = (states_of(demur.Recording(path)) for path in (harmless, calibration, harmful))
@@ -76,39 +81,42 @@ def guard_score(
     ] = None,
 ) -> None:
     """Score generations: the error of each, whether it is flagged and, by a streaming guard, the step it stops at."""
-    import numpy as np
-
-    from demur.guards import StreamingGuard, load_guard
+    import demur
+    from demur.guards import DirectionGuard, StreamingGuard, load_guard
     from demur.recording.folder import disk_errors
+    from demur.recording.signal_file import COLUMNS
 
     fitted = load_guard(guard)
-    table, values, steps = _read(fitted, generations, source)
+    direction: DirectionGuard | None = None
+    if source is not None and not isinstance(fitted, StreamingGuard):
+        raise InputError(f"--source is for a streaming guard, and this is a {type(fitted).__name__}; leave it out")
+    if source is not None or isinstance(fitted, DirectionGuard):
+        direction = fitted if isinstance(fitted, DirectionGuard) else DirectionGuard.load(source or "")
+        recording = demur.Recording(generations)
+        table, values = recording.table[COLUMNS], direction.states(recording)
+        values = values if direction is fitted else direction.place_errors(values)
+    else:
+        table, values = _signal(fitted, generations)
     errors = fitted.errors(values)
     table = table.assign(error=errors, flagged=errors > fitted.threshold_)
     if isinstance(fitted, StreamingGuard):
-        table = table.assign(stopped_at=np.array([0, *steps])[fitted.stops(values)])
+        stops = fitted.stops(values)
+        table = table.assign(stopped_at=stops if direction is None else direction.steps_of(stops, recording.steps))
     with disk_errors(out):
         table.to_parquet(out, index=False)
     typer.echo(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
 
 
-def _read(guard: Guard, path: Path, source: Path | None) -> tuple[pd.DataFrame, Signal, tuple[int, ...]]:
-    """What the generations are called, what the guard judges of them, and the steps that its columns belong to."""
-    import demur
-    from demur.guards import DirectionGuard, StreamingGuard, TrajectoryGuard, steps_at
+def _signal(guard: Guard, path: Path) -> tuple[pd.DataFrame, Signal]:
+    """The table and the signals of a file, for a guard that judges signals."""
+    from demur.guards import TrajectoryGuard
     from demur.recording import read_signal
-    from demur.recording.signal_file import COLUMNS
 
-    if source is not None and not isinstance(guard, StreamingGuard):
-        raise InputError(f"--source is for a streaming guard, and this is a {type(guard).__name__}; leave it out")
-    if source is not None:
-        direction, recording = DirectionGuard.load(source), demur.Recording(path)
-        values = direction.place_errors(direction.states(recording))
-        return recording.table[COLUMNS], values, steps_at(direction.places, recording.steps)
-    if isinstance(guard, DirectionGuard):
-        recording = demur.Recording(path)
-        return recording.table[COLUMNS], guard.states(recording), ()
     if isinstance(guard, TrajectoryGuard):
         raise InputError("a TrajectoryGuard judges features, which have no file; score them from Python")
-    table, sigma = read_signal(path)
-    return table, sigma, tuple(range(1, sigma.shape[1] + 1))
+    if path.is_dir():
+        raise InputError(
+            f"{path}: is a recording, and this guard judges signals: give the file that `demur signal` makes of it, or "
+            f"the direction that the guard watches as --source"
+        )
+    return read_signal(path)

@@ -39,6 +39,8 @@ class GuardDefense:
     """
 
     def __init__(self, guard: Detector, source: Source | None = None) -> None:
+        if isinstance(guard, DirectionGuard) and source is not None:
+            raise InputError("a DirectionGuard reads states by itself; leave source out")
         self.guard, self.source = guard, source
 
     @property
@@ -67,16 +69,19 @@ class GuardDefense:
 
     def _values(self, recording: Recording) -> tuple[Signal, float]:
         """What the guard judges, the signal as a rule, and the seconds that went into reading the recording."""
+        if recording.keep == "signal":
+            began = time.perf_counter()
+            return recording.sigma, time.perf_counter() - began
         read = _Clocked(recording)
         if isinstance(self.guard, DirectionGuard):
             return self.guard.states(read), read.seconds
         if isinstance(self.source, DirectionGuard):
             return self.source.place_errors(self.source.states(read)), read.seconds
-        if recording.keep == "signal":
-            began = time.perf_counter()
-            return recording.sigma, time.perf_counter() - began
         if self.source is None:
-            raise InputError(f"{self.name}: the recording keeps states, which take anchors to read; give anchors")
+            raise InputError(
+                f"{self.name}: the recording keeps states, which take anchors to read; give anchors, or the direction "
+                f"guard whose place errors it watches"
+            )
         return self.source.signal(read), read.seconds
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from demur.errors import InputError
 from demur.guards import DirectionGuard, StreamingGuard, steps_at
@@ -66,6 +67,7 @@ class Reading:
     def _along(
         cls, direction: DirectionGuard, guard: StreamingGuard, layer: int | None, made: Provenance | None
     ) -> Reading:
+        check_is_fitted(direction)
         known = direction.provenance_
         if known is None:
             raise InputError(
@@ -108,7 +110,8 @@ class Watching:
 
         Every step must be given once, in order. Rows that were stopped may hold anything finite.
         """
-        place = self._watch.step
-        if place < len(self.reading.steps) and step == self.reading.steps[place]:
+        while (place := self._watch.step) < len(self.reading.steps) and step >= self.reading.steps[place]:
+            if step > self.reading.steps[place]:
+                raise InputError(f"step {step} before step {self.reading.steps[place]}; give every step, in order.")
             self._watch.update(self.reading.value(phi, place))
         return self._watch.stopped_at > 0

@@ -36,10 +36,11 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
     stopped_at : int64 `[batch]`, the step that ended a row, 0 where none did.
 
     phi is the mean of the states of the tokens so far, as in `Autoregressive`, so the stops are those of
-    `StreamingGuard.stops` on a recording. The state of a token exists once the token is fed back: what step t says
-    is known when token t + 1 is chosen, and a row stopped at t ends with t + 1 tokens, padding behind them. So the
-    last token of a row is never judged, nor is a row any more once it has reached end-of-sequence, nor a step
-    beyond those that the guard was fitted on. The bound on stopped harmless generations holds all the same.
+    `StreamingGuard.stops` on a recording (along a direction as `DirectionGuard.steps_of` counts them). The state of a
+    token exists once the token is fed back: what step t says is known when token t + 1 is chosen, and a row stopped at
+    t ends with t + 1 tokens, padding behind them. So the last token of a row is never judged, nor is a row any more
+    once it has reached end-of-sequence, nor a step beyond those that the guard was fitted on. The bound on stopped
+    harmless generations holds all the same.
 
     Works with and without a KV cache and with left padding. Raises `InputError` outside of its `with` block, in a
     second call of `generate`, under beam search and assisted decoding; `ProvenanceError` for parts that do not

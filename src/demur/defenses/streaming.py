@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -48,7 +48,8 @@ def generate_guarded(
         worked on no more, and the batch ends with its last.
 
     Returns a row a prompt: id, prompt, stopped_at (the step, counted from 1; 0 where it never was), text and tokens
-    (how many were committed) until then. The stops are those of `StreamingGuard.stops` on a recording.
+    (how many were committed) until then. The stops are those of `StreamingGuard.stops` on a recording, along a
+    direction turned into steps by `DirectionGuard.steps_of`.
     Raises `ProvenanceError` where model, sampler, source and guard do not belong together.
     """
     import pandas as pd
@@ -88,8 +89,8 @@ def watched_steps(
     means nothing. Nothing is checked here but shapes, see `Reading.of` and `generate_guarded`.
     """
     watch = Watching(reading, guard, len(input_ids))
-    # A sampler is a generator: closing it ends its forward passes and removes its hooks.
-    steps = cast(Any, sampler.steps(model, input_ids, attention_mask, layers=reading.layers, prefill=prefill))
+    # Closing a generator ends its forward passes and removes its hooks.
+    steps = sampler.steps(model, input_ids, attention_mask, layers=reading.layers, prefill=prefill)
     stopped = None
     with closing(steps):
         for _ in range(sampler.step_count):

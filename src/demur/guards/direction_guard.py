@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from demur.anchor_sums import RecordingLike
 from demur.errors import InputError
@@ -26,7 +27,7 @@ PLACES = (0.5, 1.0)
 
 def steps_at(places: Sequence[float], steps: int) -> tuple[int, ...]:
     """The steps, counted from 1, that lie at these shares of `steps`, rounded up: 1 is the last one."""
-    return tuple(int(np.ceil(place * steps)) for place in places)
+    return tuple(max(1, int(np.ceil(place * steps - 1e-9))) for place in places)
 
 
 def states_of(
@@ -34,14 +35,17 @@ def states_of(
 ) -> Signal:
     """Phi of every prompt at a few steps, float32 `[prompts, places, layers, width]`, which knows its recording.
 
-    places : shares of the steps, above 0 and at most 1; see `steps_at`.
+    places : ascending shares of the steps, above 0 and at most 1; see `steps_at`.
     layers : indices of layers that the recording holds, in the order wanted; by default all of them.
     """
     _require_shares(places)
     made = recording.provenance
     layers = made.layers if layers is None else tuple(layers)
     if missing := [layer for layer in layers if layer not in made.layers]:
-        raise InputError(f"the recording holds layers {list(made.layers)}, not layer {missing[0]}; give some of those.")
+        raise InputError(
+            f"the recording holds layers {list(made.layers)}, not layer {missing[0]}; record with the layers "
+            f"{list(layers)}."
+        )
     held = [made.layers.index(layer) for layer in layers]
     states = np.empty(0, dtype=np.float32)
     for rows, phi in recording.phi_batches():
@@ -60,12 +64,17 @@ def states_among(states: Signal, held: Sequence[float], places: Sequence[float] 
 
 
 def _said(places: Sequence[float]) -> str:
-    return f"states at {tuple(places)}"
+    return f"states at {_plain(places)}"
+
+
+def _plain(places: Sequence[float]) -> tuple[float, ...]:
+    """The places as numbers that are written, read and compared alike, whatever they were given as."""
+    return tuple(float(place) for place in places)
 
 
 def _require_shares(places: Sequence[float]) -> None:
-    if not len(places) or not all(0 < place <= 1 for place in places):
-        raise InputError(f"places is {list(places)}; expected shares of the steps above 0 and at most 1, such as 0.5.")
+    if not len(places) or not all(0 < place <= 1 for place in places) or not (np.diff(places) > 0).all():
+        raise InputError(f"places is {list(places)}; expected ascending shares of the steps, above 0 and at most 1.")
 
 
 class DirectionGuard(Guard):
@@ -129,6 +138,14 @@ class DirectionGuard(Guard):
             raise InputError("no harmful generations; give states of plain harmful requests as harmful=…")
         if isinstance(X, Signal) and isinstance(harmful, Signal):
             require_comparable(X.provenance, harmful.provenance, ("the harmless states", "the harmful states"))
+        _require_shares(self.places)
+        for states in (X, harmful):
+            made = states.provenance if isinstance(states, Signal) else None
+            if made is not None and made.anchors != _said(self.places):
+                raise InputError(
+                    f"{made.anchors or 'what is no states'}; the guard looks at {list(self.places)}. Give both the "
+                    "same: states_of(recording, places) and DirectionGuard(places=places)."
+                )
         if np.shape(X)[1:] != np.shape(harmful)[1:]:
             raise InputError(f"states of shape {np.shape(X)[1:]} and, harmful, {np.shape(harmful)[1:]}; expected one.")
         self._harmful_mean = self._validated(harmful, reset=True).mean(axis=0, dtype=np.float64)
@@ -153,6 +170,7 @@ class DirectionGuard(Guard):
 
     def states(self, recording: RecordingLike) -> Signal:
         """The states of a recording that this guard judges: `states_of` at its places and its training's layers."""
+        check_is_fitted(self)
         return states_of(recording, self.places, self.provenance_.layers if self.provenance_ else None)
 
     def place_errors(self, X: ArrayLike) -> Signal:
@@ -162,6 +180,7 @@ class DirectionGuard(Guard):
 
     def place_error(self, phi: ArrayLike, place: int) -> Floats:
         """The error at one place, counted from 0, of states `[n, layers, width]`; equals that of `place_errors`."""
+        check_is_fitted(self)
         values = np.asarray(phi)
         if values.shape[1:] != self.centre_.shape[1:]:
             raise InputError(
@@ -169,10 +188,20 @@ class DirectionGuard(Guard):
             )
         return np.asarray(self._projected(values[:, None], slice(place, place + 1))[:, 0], dtype=np.float32)
 
+    def steps_of(self, stops: ArrayLike, steps: int) -> NDArray[np.int_]:
+        """The steps of a generation of `steps` at which the places lie that a streaming guard stopped at; 0 stays 0.
+
+        stops : of `StreamingGuard.stops` on `place_errors`: the place, counted from 1.
+        """
+        at: NDArray[np.int_] = np.array([0, *steps_at(self.places, steps)])
+        found: NDArray[np.int_] = at[np.asarray(stops)]
+        return found
+
     @property
     def fingerprint(self) -> str:
         """A sha256 over places, centre and direction: equal fingerprints give equal errors."""
-        content = hashlib.sha256(repr((tuple(self.places), self.centre_.shape)).encode())
+        check_is_fitted(self)
+        content = hashlib.sha256(repr((_plain(self.places), self.centre_.shape)).encode())
         for array in (self.centre_, self.direction_):
             content.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return content.hexdigest()

@@ -107,7 +107,8 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file; `load` reads it back. A random_state that is no integer is not kept."""
         check_is_fitted(self)
-        parameters = {name: v.item() if isinstance(v, np.generic) else v for name, v in self.get_params().items()}
+        given = self.get_params()
+        parameters = {name: v.tolist() if isinstance(v, np.generic | np.ndarray) else v for name, v in given.items()}
         if not isinstance(parameters.get("random_state", 0), int):
             parameters["random_state"] = None
         arrays, learned = self._state()

@@ -12,7 +12,7 @@ from demur.report.groups import ALL_ATTACKS, name_of
 from demur.report.labels import NOT_MEASURED, Cell, area, correlation, percent
 from demur.report.tables import Table, mean_area, mean_auroc
 from demur.studies.controls import PREFIX, WRAPPED
-from demur.studies.detectors import DIRECTION, SRI
+from demur.studies.detectors import MAIN, SRI
 from demur.studies.rates import pooled_rate
 from demur.studies.study import Study
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WRAPPED_HEADLINE = ("harmless in attack wrappers flagged", "mean AUROC against harmless in the same wrapper")
-GUARDS = (SRI, DIRECTION)
 LENGTHS = {"prompt_tokens": "length of the prompt", "answer_tokens": "length of the answer"}
 
 
@@ -39,7 +38,7 @@ def compared_table(study: Study) -> Table:
 
 def controls_table(study: Study) -> Table:
     """A row a control, under the plain harmless test prompts: flagged, and attacks told from it, by either guard."""
-    rows, names = study.controls, [name for name in _names(study.controls) if name in GUARDS]
+    rows, names = study.controls, [name for name in _names(study.controls) if name in MAIN]
     columns = [(name, column) for name in names for column in ("flagged", "AUROC of attacks")]
     caption = "Harmless prompts that are flagged, and how well attacks are told from them"
     if not names:
@@ -54,7 +53,7 @@ def controls_table(study: Study) -> Table:
 
 def correlations_table(study: Study) -> Table:
     """A row a kind of length: Spearman's correlation of either guard's score with it, over harmless test prompts."""
-    rows, names = study.correlations, [name for name in _names(study.correlations) if name in GUARDS]
+    rows, names = study.correlations, [name for name in _names(study.correlations) if name in MAIN]
     body = []
     for length, words in LENGTHS.items() if names else ():
         found = (rows[(rows["detector"] == name) & (rows["length"] == length)] for name in names)

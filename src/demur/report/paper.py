@@ -16,7 +16,8 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from demur.report.detectors import GUARDS, wrapped_flagged
+from demur.guards import DirectionGuard, SRIGuard
+from demur.report.detectors import wrapped_flagged
 from demur.report.embed import embed
 from demur.report.figures import irr_figure, projection_figure, roc_figure
 from demur.report.groups import ALL_ATTACKS, HARMLESS, name_of
@@ -25,14 +26,15 @@ from demur.report.labels import NOT_MEASURED, Cell, short
 from demur.report.look import INK, RULE, STYLE, WIDTH
 from demur.report.tables import Table
 from demur.report.trajectories import bands_figure
+from demur.studies.detectors import MAIN
 from demur.studies.paper import TITLES, Paper
+from demur.studies.paper.defenses import STOPPED
 from demur.studies.paper.generalisation import NOMINAL, SET_FOR
 from demur.studies.paper.subject import Subject
 
 AREAS = ("table_4_ablation", "cross_dataset")
 DEFENSES = "table_13_defenses"
-STOPPED = "{}, refused or blocked"
-SHOWN = ("none", "SRIGuard", "DirectionGuard")
+SHOWN = ("none", SRIGuard.__name__, DirectionGuard.__name__)
 """The defenses of the overview."""
 FIGURES = {
     "Figures 5 and 6: internal recovery": (irr_figure, "Internal recovery rate of each group, with 95% intervals."),
@@ -76,9 +78,9 @@ def overview_table(paper: Paper) -> Table:
     rows = []
     for one in paper.subjects:
         cells = [_cell(found.get((one.name, name, STOPPED.format(group))), False) for group, name in columns]
-        rows.append((short_name(one.name), [*cells, *(wrapped_flagged(one.study, name) for name in GUARDS)]))
+        rows.append((short_name(one.name), [*cells, *(wrapped_flagged(one.study, name) for name in MAIN)]))
     heads = [(f"{group}: refused or blocked", _label(name)) for group, name in columns]
-    heads += [("harmless in the attacks’ wrappers: flagged", name) for name in GUARDS]
+    heads += [("harmless in the attacks’ wrappers: flagged", name) for name in MAIN]
     return Table("share of generations, 95% interval and count", "model", heads, rows)
 
 
@@ -98,7 +100,7 @@ def defenses_figure(rows: pd.DataFrame) -> Figure:
         label = f"{group}, n = {int(np.nan_to_num(part['count'].max()))}"
         axes.plot(values[:, 0], heights, color=colour, marker=marker, linestyle="", label=label)
     labels = [
-        short(_label(name), 34) + (f"\n+{100 * took[name]:.2g}% time" if name != "none" else "") for name in names
+        short(_label(name), 34) + (f"\n+{_digits(100 * took[name])}% time" if name != "none" else "") for name in names
     ]
     axes.set_yticks(range(len(names)), labels)
     axes.set(xlim=(-0.02, 1.02), xlabel="refused or blocked")
@@ -117,7 +119,7 @@ def calibration_figure(rows: pd.DataFrame) -> Figure:
     axes = figure.add_subplot()
     top = 1.25 * max(NOMINAL)
     axes.plot([0, top], [0, top], color=RULE, linewidth=0.8)
-    for place, (name, colour, marker) in enumerate(zip(GUARDS, ("#D55E00", "#0072B2"), ("o", "s"), strict=True)):
+    for place, (name, colour, marker) in enumerate(zip(MAIN, ("#D55E00", "#0072B2"), ("o", "s"), strict=True)):
         measures = [SET_FOR.format("flagged, harmless", nominal) for nominal in NOMINAL]
         found = rows[rows["group"] == name].set_index("measure").reindex(measures)
         values = found[["value", "low", "high"]].to_numpy(dtype=float)
@@ -167,6 +169,11 @@ def _table(rows: pd.DataFrame, areas: bool) -> Table:
     return Table("value, 95% interval and count", "group", heads, body)
 
 
+def _digits(value: float) -> str:
+    """Two digits that mean something, and never an exponent."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def _label(group: str) -> str:
     """A group or a defense as printed; a guard's class name in words."""
     return re.sub(r"(?<=[A-Za-z])Guard", " Guard", name_of(group))
@@ -188,5 +195,7 @@ def _cell(row: Any, areas: bool) -> Cell:
     cases = f"n\u00a0=\u00a0{row.count}"
     if np.isfinite(row.published):
         cases += f"; paper {format(scale * row.published, digits)}{unit}"
+    if row.note:
+        cases += f"; {row.note}"
     value = f"{format(scale * row.value, digits)}{unit}"
     return Cell(value.replace("-", "−"), interval.replace("-", "−"), cases)

@@ -2,7 +2,7 @@
 
 from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.masked_diffusion import MaskedDiffusion
-from demur.samplers.step import Pooling, Prefill, Sampler, Step
+from demur.samplers.step import Pooling, Prefill, Sampler, Step, Steps
 from demur.samplers.uniform_diffusion import UniformDiffusion
 
-__all__ = ["Autoregressive", "MaskedDiffusion", "Pooling", "Prefill", "Sampler", "Step", "UniformDiffusion"]
+__all__ = ["Autoregressive", "MaskedDiffusion", "Pooling", "Prefill", "Sampler", "Step", "Steps", "UniformDiffusion"]

@@ -8,7 +8,7 @@ authors' released code reads the states that *predict* tokens instead and saves 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from demur.samplers.step import (
     Prefill,
     Sampler,
     Step,
+    Steps,
     checked_inputs,
     forced_tokens,
     require_at_least,
@@ -80,7 +81,7 @@ class Autoregressive(Sampler):
         *,
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
-    ) -> Iterator[Step]:
+    ) -> Steps:
         ids, mask = checked_inputs(model, input_ids, attention_mask)
         total, released = self.step_count, self.pooling == "released"
         forced = forced_tokens(prefill, len(ids), total, ids.device)
@@ -128,7 +129,7 @@ class Autoregressive(Sampler):
         *,
         responses: torch.Tensor,
         layers: Sequence[Layer] = ("last",),
-    ) -> Iterator[Step]:
+    ) -> Steps:
         """Token t of the response is committed at step t; what follows its first end-of-sequence is not read."""
         forced = whole_responses(responses, len(input_ids), self.response_length, model.device)
         return self.steps(model, input_ids, attention_mask, layers=layers, prefill=forced)

@@ -6,7 +6,7 @@ samplers of LLaDA and Dream. How the network is run is the canvas's business, ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,6 +21,7 @@ from demur.samplers.step import (
     Prefill,
     Sampler,
     Step,
+    Steps,
     checked_inputs,
     forced_tokens,
     require_at_least,
@@ -108,7 +109,7 @@ class MaskedDiffusion(Sampler):
         *,
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
-    ) -> Iterator[Step]:
+    ) -> Steps:
         return self._steps(model, input_ids, attention_mask, layers, prefill, None)
 
     def forced_steps(
@@ -119,7 +120,7 @@ class MaskedDiffusion(Sampler):
         *,
         responses: torch.Tensor,
         layers: Sequence[Layer] = ("last",),
-    ) -> Iterator[Step]:
+    ) -> Steps:
         """The canvas is filled in the order and at the pace of `steps`, with the tokens of the response.
 
         At every step the model predicts as usual; the positions whose prediction would be committed take the
@@ -136,7 +137,7 @@ class MaskedDiffusion(Sampler):
         layers: Sequence[Layer],
         prefill: Prefill | None,
         responses: torch.Tensor | None,
-    ) -> Iterator[Step]:
+    ) -> Steps:
         ids, mask = checked_inputs(model, input_ids, attention_mask)
         forced = forced_tokens(prefill, len(ids), self.response_length, ids.device)
         if responses is not None:
@@ -175,7 +176,7 @@ class MaskedDiffusion(Sampler):
         confidence = torch.zeros(masked.shape, device=masked.device)
         rows, places = masked.nonzero(as_tuple=True)
         size = max(1, LOGITS_AT_ONCE // int(canvas.model.config.vocab_size))
-        for row, place in zip(torch.split(rows, size), torch.split(places, size), strict=True):
+        for row, place in zip(torch.split(rows, size), torch.split(places, size), strict=True) if len(rows) else ():
             predicted[row, place], confidence[row, place] = self._guess_at(canvas, row, place, draws)
         if self.order == "left_to_right":
             confidence = -torch.arange(masked.shape[1], device=masked.device).expand_as(masked).float()

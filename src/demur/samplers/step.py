@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +19,8 @@ from demur.models import Family, Layer, Model
 
 Pooling = Literal["paper", "released"]
 Prefill = torch.Tensor | Sequence[Sequence[int]]
+Steps = Generator["Step", torch.Tensor | None, None]
+"""The steps of a batch; bool ``[batch]`` sent into it names rows that nobody waits for any more."""
 FREE = -1
 """In a prefill tensor: a position that is not forced."""
 
@@ -67,11 +69,11 @@ class Sampler(ABC):
         *,
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
-    ) -> Iterator[Step]:
+    ) -> Steps:
         """Generate for a batch and yield a `Step` after each step.
 
-        A generator: bool ``[batch]`` sent into it names rows that nobody waits for any more. They may be left out
-        of all further work, and what later steps say of them means nothing.
+        Rows that are named in what is sent into it may be left out of all further work, and what later steps say of
+        them means nothing.
 
         input_ids, attention_mask : int64 ``[batch, prompt]``, padded on the left.
         layers : see `Model.layer_index`.
@@ -87,7 +89,7 @@ class Sampler(ABC):
         *,
         responses: torch.Tensor,
         layers: Sequence[Layer] = ("last",),
-    ) -> Iterator[Step]:
+    ) -> Steps:
         """The steps in which whole given responses are committed, each position in its turn.
 
         responses : int64 ``[batch, response_length]``, a token at every position. The other arguments are those

@@ -7,7 +7,7 @@ draws the same numbers and sees no padding whatever its batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -21,6 +21,7 @@ from demur.samplers.step import (
     Prefill,
     Sampler,
     Step,
+    Steps,
     checked_inputs,
     forced_tokens,
     require_at_least,
@@ -75,7 +76,7 @@ class UniformDiffusion(Sampler):
         *,
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
-    ) -> Iterator[Step]:
+    ) -> Steps:
         ids, mask = checked_inputs(model, input_ids, attention_mask)
         if (forced_tokens(prefill, len(ids), self.response_length, ids.device) != FREE).any():
             raise InputError("UniformDiffusion cannot force response tokens; put them at the end of the prompt")

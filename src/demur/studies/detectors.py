@@ -20,7 +20,6 @@ from demur.guards import (
     StreamingGuard,
     TrajectoryGuard,
     states_among,
-    steps_at,
 )
 from demur.guards.calibration import warned_already
 from demur.guards.guard import Guard
@@ -50,6 +49,9 @@ GUARD_FILE, DIRECTION_FILE, STREAMING_FILE, LOOKS_FILE, STREAMING_DIRECTION_FILE
 """The fitted guards in a study's folder; `direction_looks` is what `streaming_direction_guard` watches."""
 
 Sets = Mapping[str, np.ndarray]
+MAIN = (SRI, DIRECTION)
+"""The detectors that are shown where there is room for two."""
+
 AnyGuard = TypeVar("AnyGuard", bound=Guard)
 
 
@@ -120,10 +122,9 @@ def detectors_of(
     for name, kind in ON_SIGNAL.items():
         detectors.append(_scored(name, _fitted(DetectorGuard(kind, quantile, random_state=seed), signals), signals))
     steps = next(iter(signals.values())).shape[1]
-    at = np.array([0, *steps_at(LOOKS, steps)])
     stops = {
         STREAMING: (alpha, streaming.stops(_all(signals))),
-        STREAMING_DIRECTION: (alpha, at[streaming_direction.stops(_all(looks))]),
+        STREAMING_DIRECTION: (alpha, looking.steps_of(streaming_direction.stops(_all(looks)), steps)),
     }
     guards: dict[str, Guard] = {GUARD_FILE: guard, DIRECTION_FILE: direction, STREAMING_FILE: streaming}
     return Compared(detectors, stops, {**guards, LOOKS_FILE: looking, STREAMING_DIRECTION_FILE: streaming_direction})

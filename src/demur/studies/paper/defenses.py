@@ -23,6 +23,8 @@ from demur.studies.detectors import CALIBRATION
 from demur.studies.paper.published import DEFENSES, paper_model
 from demur.studies.paper.subject import Row, Subject
 
+STOPPED = "{}, refused or blocked"
+"""The measure of what is refused or blocked of a group."""
 TESTED = ("test_harmless", "test_harmful", "test_attacks")
 GROUPS = {"harmless": "test_harmless", "harmful": "test_harmful", "all attacks": "test_attacks"}
 
@@ -65,7 +67,7 @@ def defense_table(
             if one in found:
                 stopped = found[one]["blocked"] | recordings[one].table["refused"].to_numpy(dtype=bool)
                 value = theirs[1 + place // 2] / 100 if theirs and group != "harmful" else None
-                rows.append((name, f"{group}, refused or blocked", wilson(int(stopped.sum()), len(stopped)), value))
+                rows.append((name, STOPPED.format(group), wilson(int(stopped.sum()), len(stopped)), value))
         unread = np.concatenate([one["unread"] for one in found.values()])
         rows.append((name, "unread", wilson(int(unread.sum()), len(unread)), None))
     return subject.table(rows)

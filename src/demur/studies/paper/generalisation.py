@@ -12,37 +12,37 @@ import pandas as pd
 from demur.dynamics import Rate, wilson
 from demur.studies.controls import PREFIX
 from demur.studies.detection import auroc
-from demur.studies.detectors import CALIBRATION, DIRECTION, SRI
+from demur.studies.detectors import CALIBRATION, MAIN
 from demur.studies.paper.subject import Row, Subject
 
 NOMINAL = (0.01, 0.02, 0.05, 0.1, 0.2)
 SET_FOR = "{}, set for {:.0%}"
-SHOWN = (SRI, DIRECTION)
 
 
 def leave_one_attack_out_table(subject: Subject) -> pd.DataFrame:
-    """For each attack the detector with the best mean AUROC on the others, in brackets, and how it does on this one."""
+    """For each attack the detector with the best mean AUROC on the others, and how it does on this one."""
     rows = subject.study.detection[subject.study.detection["subset"] == "all"]
     areas = rows.pivot_table(index="detector", columns="group", values="auroc").reindex(columns=subject.attacks)
     found: list[Row] = []
+    notes: list[str] = []
     for attack in subject.attacks if len(subject.attacks) > 1 else []:
         best = str(areas.drop(columns=attack).mean(axis=1).idxmax())
         row = rows[(rows["detector"] == best) & (rows["group"] == attack)].iloc[0]
         count = int(row["positives"] + row["negatives"])
         caught = Rate(row["tpr"], row["tpr_low"], row["tpr_high"], int(row["positives"]))
-        group = f"{attack} ({best})"
-        found.append((group, "AUROC", Rate(row["auroc"], row["auroc_low"], row["auroc_high"], count), None))
-        found.append((group, "caught", caught, None))
-    return subject.table(found)
+        found.append((attack, "AUROC", Rate(row["auroc"], row["auroc_low"], row["auroc_high"], count), None))
+        found.append((attack, "caught", caught, None))
+        notes += [best, best]
+    return subject.table(found, notes)
 
 
 def cross_dataset_table(subject: Subject) -> pd.DataFrame:
-    """AUROC of each attack against each set of harmless test and control prompts, for the two guards of `SHOWN`."""
+    """AUROC of each attack against each set of harmless test and control prompts, for the guards of `MAIN`."""
     study = subject.study
     found: list[Row] = []
     sets, groups = study.generations["set"].to_numpy(dtype=str), study.generations["group"].to_numpy(dtype=str)
     harmless = [one for one in dict.fromkeys(sets) if one == "test_harmless" or one.startswith(PREFIX)]
-    for detector in SHOWN:
+    for detector in MAIN:
         scores = study.scores[detector].to_numpy()
         for source in harmless:
             for attack in subject.attacks:

@@ -44,6 +44,7 @@ def infilling_table(
     plain = [Prompt(str(row.id), str(row.prompt), label="harmful") for row in asked.itertuples()]
     layers = subject.recordings["test_harmful"].provenance.layers
     rows: list[Row] = []
+    notes: list[str] = []
     for name, (attack, most) in ATTACKS.items():
         shape = template_shape(attack, most, model, sampler)
         if shape is None:
@@ -58,13 +59,15 @@ def infilling_table(
             f"{name}, {shape[0]} of {most} steps of {shape[1]} positions: {len(recording)} prompts, "
             f"{int(refused.sum())} refused, {int(flagged.sum())} flagged"
         )
-        published = INFILLING.get(paper_model(subject.name) or "", {}).get(name)
+        whole = shape == (most, GAPS[0])
+        published = INFILLING.get(paper_model(subject.name) or "", {}).get(name) if whole else None
         rows.append((name, "RR", wilson(int(refused.sum()), len(refused)), None))
         rows.append((name, "RR with guard", wilson(int((refused | flagged).sum()), len(refused)), None))
         if judge is not None and judge.judges_harm:
             found = success_table(recording, judge).iloc[0]
             rows.append((name, str(found["rate"]), found, published[0] if published else None))
-    return subject.table(rows)
+        notes += ["" if whole else f"{shape[0]} of {most} steps of {shape[1]} positions"] * (len(rows) - len(notes))
+    return subject.table(rows, notes)
 
 
 def template_shape(

@@ -6,7 +6,7 @@ one set of columns, so that they can be read, joined and printed alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from demur.studies.study import Study
 Row = tuple[str, str, Any, float | None]
 """Group, measure, a `Rate` or anything with its fields, and the published value."""
 
-COLUMNS = ["model", "group", "measure", "value", "low", "high", "count", "published"]
+COLUMNS = ["model", "group", "measure", "value", "low", "high", "count", "published", "note"]
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class Subject:
         rows = self.study.generations
         return list(dict.fromkeys(rows.loc[rows["set"] == "test_attacks", "group"]))
 
-    def table(self, rows: Iterable[Row]) -> pd.DataFrame:
-        """A tidy table of rows (group, measure, rate, published value)."""
+    def table(self, rows: Sequence[Row], notes: Sequence[str] | None = None) -> pd.DataFrame:
+        """A tidy table of rows (group, measure, rate, published value), and what is to be said of each, if anything."""
         found = [
-            [self.name, group, measure, rate.value, rate.low, rate.high, int(rate.count), published]
-            for group, measure, rate, published in rows
+            [self.name, group, measure, rate.value, rate.low, rate.high, int(rate.count), published, note]
+            for (group, measure, rate, published), note in zip(rows, notes or [""] * len(rows), strict=True)
         ]
         return pd.DataFrame(found, columns=COLUMNS).astype({"published": float})
