@@ -3,9 +3,9 @@
 A study's anchors and guards, and a few of its prompts of every test set. In every round the ways run one after the
 other, the first of one round being the last of the next: generating (`demur.record`), each defense on what was
 generated, and generating under the streaming guard along the direction (`generate_guarded`), which is compared with the
-same call and a limit that nothing reaches. Ratios are taken within a round, and their median over rounds is reported; a
-round that is not counted goes first. The perplexity filter's limit
-is set beforehand on 20 prompts: it does not change what a prompt costs.
+same call and a limit that nothing reaches, one prompt and a batch at a time. Ratios are taken within a round, and their
+median over rounds is reported; a round that is not counted goes first. The perplexity filter's limit is set beforehand
+on 20 prompts: it does not change what a prompt costs.
 
     python benchmarks/defenses.py MODEL STUDY [--count 16] [--batch-size 16] [--rounds 5]
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,14 +80,15 @@ def measure(model: Model, study: Path, count: int, batch_size: int, rounds: int)
     ways |= {one.name: lambda one=one: one(asked, texts, recording).seconds.sum() for one in defenses}
     stopped: dict[str, int] = {}
 
-    def guarded(group: str, guard: StreamingGuard) -> None:
-        found = generate_guarded(model, grouped[group], looks, guard, batch_size=batch_size)
+    def guarded(group: str, size: int, guard: StreamingGuard) -> None:
+        found = generate_guarded(model, grouped[group], looks, guard, batch_size=size)
         if guard is on_direction:
             stopped[group] = int((found["stopped_at"] > 0).sum())
 
-    for group in grouped:
-        ways[f"unguarded generation of {group}"] = lambda group=group: guarded(group, never)
-        ways[f"guarded generation of {group}"] = lambda group=group: guarded(group, on_direction)
+    sizes = (1, batch_size)
+    for group, size in itertools.product(grouped, sizes):
+        for what, guard in (("guarded", on_direction), ("unguarded", never)):
+            ways[f"{what} {group}, {size} at a time"] = lambda one=(group, size, guard): guarded(*one)
     kept: list[dict[str, float]] = []
     for number in range(rounds + 1):
         order = list(ways) if number % 2 else list(reversed(ways))
@@ -106,10 +108,10 @@ def measure(model: Model, study: Path, count: int, batch_size: int, rounds: int)
             min(row[name] for name in RUN_A_MODEL) / row["SRIGuard"] for row in kept
         ),
         "guarded_over_unguarded": {
-            group: median(
-                row[f"guarded generation of {group}"] / row[f"unguarded generation of {group}"] for row in kept
+            f"{group}, {size} at a time": median(
+                row[f"guarded {group}, {size} at a time"] / row[f"unguarded {group}, {size} at a time"] for row in kept
             )
-            for group in grouped
+            for group, size in itertools.product(grouped, sizes)
         },
         "guarded_stopped": stopped,
         "rounds": kept,

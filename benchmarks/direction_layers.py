@@ -44,7 +44,7 @@ def main() -> None:
         states = {name: np.asarray(states_of(recording, shares)) for name, recording in recordings.items()}
         for harmful in HARMFUL:
             kept = states["anchors_harmful"][refused if harmful == "refused" else slice(None)]
-            alone = [_errors(states, kept, layer, given.quantile) for layer in range(len(layers))]
+            alone = [_errors(states, kept, layer, given.quantile, shares) for layer in range(len(layers))]
             for count in range(1, len(layers) + 1):
                 for chosen in combinations(range(len(layers)), count):
                     errors = {name: np.mean([alone[layer][name] for layer in chosen], axis=0) for name in SETS[1:4]}
@@ -81,10 +81,10 @@ def main() -> None:
     print(means)
 
 
-def _errors(states: dict[str, Any], harmful: Any, layer: int, quantile: float) -> dict[str, Any]:
+def _errors(states: dict[str, Any], harmful: Any, layer: int, quantile: float, places: Any) -> dict[str, Any]:
     """Errors of the sets that are measured, with one layer alone; those of several layers are their means."""
     one = {name: values[:, :, [layer]] for name, values in states.items()}
-    guard = DirectionGuard(quantile).fit(one["guard_train_harmless"], harmful=harmful[:, :, [layer]])
+    guard = DirectionGuard(quantile, places).fit(one["guard_train_harmless"], harmful=harmful[:, :, [layer]])
     return {name: guard.errors(one[name]) for name in SETS[1:4]}
 
 

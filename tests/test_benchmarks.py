@@ -91,6 +91,6 @@ def test_the_defense_benchmark_times_every_way_on_the_same_prompts(
     found = script("defenses").measure(toy_model, study.path, count=4, batch_size=4, rounds=2)
     assert found["prompts"] == {"test_harmless": 4, "test_harmful": 4, "test_attacks": 4}
     assert len(found["overhead"]) == 6 and all(share > 0 for share in found["overhead"].values())
-    assert len(found["rounds"]) == 2 and found["guarded_over_unguarded"].keys() == found["prompts"].keys()
+    assert len(found["rounds"]) == 2 and len(found["guarded_over_unguarded"]) == 2 * len(found["prompts"])
     ratios = [min(one["perplexity"], one["self-examine"]) / one["SRIGuard"] for one in found["rounds"]]
     assert found["cheapest_model_over_sri_guard"] == pytest.approx(sum(ratios) / 2)
