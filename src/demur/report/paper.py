@@ -34,6 +34,7 @@ from demur.studies.paper.subject import Subject
 
 AREAS = ("table_4_ablation", "cross_dataset")
 DEFENSES = "table_13_defenses"
+OF_DIFFUSION = ("table_1_remasking", "table_2_swap", "table_14_infilling")
 SHOWN = ("none", SRIGuard.__name__, DirectionGuard.__name__)
 """The defenses of the overview."""
 FIGURES = {
@@ -53,6 +54,7 @@ def write_paper(paper: Paper, path: str | Path) -> Path:
         .render(
             overview=overview_table(paper),
             tables=[(name, TITLES[name], table) for name, table in paper_tables(paper).items()],
+            needs=dict.fromkeys(OF_DIFFUSION, "it takes a masked diffusion model, and none is among these"),
             defenses=_of_each_model(paper.tables[DEFENSES]),
             figures={
                 short_name(one.name): _figures(one, paper.tables["calibration"], f"model-{place}")
