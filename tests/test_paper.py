@@ -15,6 +15,7 @@ from demur.cli import app
 from demur.errors import InputError
 from demur.prompts import write_prompts
 from demur.report import write_paper
+from demur.report.paper import _digits
 from demur.studies.paper import TITLES, Paper, run_paper
 from demur.studies.paper import defenses as defenses_module
 from demur.studies.paper.infilling import template_shape
@@ -157,6 +158,10 @@ def test_the_page_shows_every_table_and_refers_to_nothing(paper: Paper, tmp_path
     overview = page[page.index("In short") : page.index("<figure")]
     blocked = paper.tables["table_13_defenses"].query("group == 'DirectionGuard' and measure.str.startswith('all att')")
     assert all(f"{100 * value:.1f}%" in overview for value in blocked["value"])
+
+
+def test_a_time_is_printed_without_exponent() -> None:
+    assert [_digits(one) for one in (150.4, 27.3, 9.99, 0.27, 0.0000123)] == ["150", "27", "10", "0.27", "0.000012"]
 
 
 def test_two_models_of_one_name_are_refused(prompts: Path, tmp_path: Path) -> None:

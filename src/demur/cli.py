@@ -398,14 +398,15 @@ def _sampler(model: Model, name: str | None, arguments: list[str] | None, steps:
     from demur import samplers
 
     given = {"seed": seed, **dict(_argument(text) for text in arguments or [])}
-    known = [one for one in samplers.__all__ if one not in ("Pooling", "Prefill", "Sampler", "Step", "Steps")]
+    found = {name: getattr(samplers, name) for name in samplers.__all__}
+    known = [name for name, one in found.items() if isinstance(one, type) and samplers.Sampler in one.__mro__[1:]]
     if name is not None and name not in known:
         raise InputError(f"sampler {name!r} is unknown; give one of {', '.join(known)}")
     try:
         if name is None:
             made: Sampler = model.default_sampler(steps=steps, **given)
         else:
-            made = getattr(samplers, name)(steps=steps, **given)
+            made = found[name](steps=steps, **given)
     except TypeError as error:
         raise InputError(f"the sampler does not take these arguments: {error}") from error
     return made

@@ -87,11 +87,12 @@ def guard_score(
     from demur.recording.signal_file import COLUMNS
 
     fitted = load_guard(guard)
-    direction: DirectionGuard | None = None
     if source is not None and not isinstance(fitted, StreamingGuard):
         raise InputError(f"--source is for a streaming guard, and this is a {type(fitted).__name__}; leave it out")
-    if source is not None or isinstance(fitted, DirectionGuard):
-        direction = fitted if isinstance(fitted, DirectionGuard) else DirectionGuard.load(source or "")
+    direction = fitted if isinstance(fitted, DirectionGuard) else None
+    if source is not None:
+        direction = DirectionGuard.load(source)
+    if direction is not None:
         recording = demur.Recording(generations)
         table, values = recording.table[COLUMNS], direction.states(recording)
         values = values if direction is fitted else direction.place_errors(values)

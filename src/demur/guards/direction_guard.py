@@ -138,14 +138,8 @@ class DirectionGuard(Guard):
             raise InputError("no harmful generations; give states of plain harmful requests as harmful=…")
         if isinstance(X, Signal) and isinstance(harmful, Signal):
             require_comparable(X.provenance, harmful.provenance, ("the harmless states", "the harmful states"))
-        _require_shares(self.places)
-        for states in (X, harmful):
-            made = states.provenance if isinstance(states, Signal) else None
-            if made is not None and made.anchors != _said(self.places):
-                raise InputError(
-                    f"{made.anchors or 'what is no states'}; the guard looks at {list(self.places)}. Give both the "
-                    "same: states_of(recording, places) and DirectionGuard(places=places)."
-                )
+        self._check_parameters()
+        self._require_places(X)
         if np.shape(X)[1:] != np.shape(harmful)[1:]:
             raise InputError(f"states of shape {np.shape(X)[1:]} and, harmful, {np.shape(harmful)[1:]}; expected one.")
         self._harmful_mean = self._validated(harmful, reset=True).mean(axis=0, dtype=np.float64)
@@ -223,15 +217,26 @@ class DirectionGuard(Guard):
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> Floats:
         shape = np.shape(X)
-        if len(shape) == 4 and shape[1] != len(self.places):
-            raise InputError(
-                f"states at {shape[1]} places; the guard looks at {len(self.places)}, {list(self.places)}. Give both "
-                f"the same: states_of(recording, places) and DirectionGuard(places=places)."
-            )
+        self._require_places(X)
         if len(shape) != 4 or (not reset and shape[1:] != self.centre_.shape):
             expected = "[prompts, places, layers, width]" if reset else f"[prompts, {str(self.centre_.shape)[1:-1]}]"
             raise InputError(f"states of shape {list(shape)}; expected {expected}, from `states_of`.")
         return super()._validated(np.asarray(X).reshape(shape[0], -1), reset=reset).reshape(shape)
+
+    def _require_places(self, X: ArrayLike) -> None:
+        """Refuse states at other places than the guard's, as far as they say where they were taken."""
+        shape, looks = np.shape(X), str(list(self.places))
+        made = X.provenance if isinstance(X, Signal) else None
+        if made is not None and made.anchors != _said(self.places):
+            found = made.anchors or "what is no states"
+        elif len(shape) == 4 and shape[1] != len(self.places):
+            found, looks = f"states at {shape[1]} places", f"{len(self.places)}, {looks}"
+        else:
+            return
+        raise InputError(
+            f"{found}; the guard looks at {looks}. Give both the same: states_of(recording, places) and "
+            f"DirectionGuard(places=places)."
+        )
 
     def _shape_of_one(self) -> tuple[int, ...]:
         return 1, *self.centre_.shape

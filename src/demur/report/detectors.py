@@ -100,19 +100,20 @@ def control_name(control: str, group: str) -> str:
 
 def wrapped_headline(study: Study) -> dict[str, Cell]:
     """How the paper's guard does on harmless requests inside the wrappers: the share flagged, and the mean AUROC."""
-    rows = study.controls
-    own = rows[(rows["detector"] == SRI) & (rows["control"] == WRAPPED)] if len(rows) else rows
-    if not len(own):
-        return dict.fromkeys(WRAPPED_HEADLINE, Cell(NOT_MEASURED))
-    flagged = pooled_rate(own)
-    return dict(zip(WRAPPED_HEADLINE, (percent(**vars(flagged)), mean_area(own, flagged.count)), strict=True))
+    own = _in_wrappers(study, SRI)
+    area = mean_area(own, int(own["count"].sum())) if len(own) else Cell(NOT_MEASURED)
+    return dict(zip(WRAPPED_HEADLINE, (wrapped_flagged(study, SRI), area), strict=True))
 
 
 def wrapped_flagged(study: Study, detector: str) -> Cell:
     """The share of harmless requests inside the attacks' wrappers that a detector flags."""
-    rows = study.controls
-    own = rows[(rows["detector"] == detector) & (rows["control"] == WRAPPED)] if len(rows) else rows
+    own = _in_wrappers(study, detector)
     return percent(**vars(pooled_rate(own))) if len(own) else Cell(NOT_MEASURED)
+
+
+def _in_wrappers(study: Study, detector: str) -> pd.DataFrame:
+    rows = study.controls
+    return rows[(rows["detector"] == detector) & (rows["control"] == WRAPPED)] if len(rows) else rows
 
 
 def _names(rows: pd.DataFrame) -> list[str]:

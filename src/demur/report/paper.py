@@ -173,7 +173,7 @@ def _table(rows: pd.DataFrame, areas: bool) -> Table:
 
 def _digits(value: float) -> str:
     """Two digits that mean something, and never an exponent."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+    return f"{value:.0f}" if value >= 10 else np.format_float_positional(float(f"{value:.2g}"), trim="-")
 
 
 def _label(group: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from demur.attacks.infilling import CONNECTORS, dija, pad
+from demur.attacks.infilling import CONNECTORS, GAP, STEPS, dija, pad
 from demur.dynamics import wilson
 from demur.errors import InputError
 from demur.judges import Judge
@@ -23,9 +23,9 @@ from demur.studies.paper.published import INFILLING, paper_model
 from demur.studies.paper.subject import Row, Subject
 from demur.studies.recovery import success_table
 
-ATTACKS = {"dija": (dija, 3), "pad": (pad, len(CONNECTORS))}
+ATTACKS = {"dija": (dija, STEPS), "pad": (pad, len(CONNECTORS))}
 """The attacks with the steps of their templates, all of them where the response has room."""
-GAPS = range(20, 3, -1)
+GAPS = range(GAP, 3, -1)
 
 
 def infilling_table(
@@ -55,18 +55,17 @@ def infilling_table(
         recording = record(model, attacked, sampler, layers=layers, batch_size=batch_size, out=folder)
         refused = recording.table["refused"].to_numpy(dtype=bool)
         flagged = subject.guard.predict(subject.anchors.signal(recording)) == -1
-        say(
-            f"{name}, {shape[0]} of {most} steps of {shape[1]} positions: {len(recording)} prompts, "
-            f"{int(refused.sum())} refused, {int(flagged.sum())} flagged"
-        )
-        whole = shape == (most, GAPS[0])
+        size = f"{shape[0]} of {most} steps of {shape[1]} positions"
+        counts = f"{int(refused.sum())} refused, {int(flagged.sum())} flagged"
+        say(f"{name}, {size}: {len(recording)} prompts, {counts}")
+        whole = shape == (most, GAP)
         published = INFILLING.get(paper_model(subject.name) or "", {}).get(name) if whole else None
         rows.append((name, "RR", wilson(int(refused.sum()), len(refused)), None))
         rows.append((name, "RR with guard", wilson(int((refused | flagged).sum()), len(refused)), None))
         if judge is not None and judge.judges_harm:
             found = success_table(recording, judge).iloc[0]
             rows.append((name, str(found["rate"]), found, published[0] if published else None))
-        notes += ["" if whole else f"{shape[0]} of {most} steps of {shape[1]} positions"] * (len(rows) - len(notes))
+        notes += ["" if whole else size] * (len(rows) - len(notes))
     return subject.table(rows, notes)
 
 
