@@ -193,8 +193,9 @@ def test_an_address_is_asked_greedily_with_model_and_key(server: FakeServer, mon
 
 
 def test_an_empty_answer_of_an_address_is_a_malformed_verdict(server: FakeServer) -> None:
-    server.body = {"choices": [{"message": {"content": None}}]}
-    assert ChatJudge(HTTPAsker(server.address, "m"))(["r"], ["t"]) == [None]
+    for content, ended in (("", "stop"), (None, "content_filter")):
+        server.body = {"choices": [{"message": {"content": content}, "finish_reason": ended}]}
+        assert ChatJudge(HTTPAsker(server.address, "m"))(["r"], ["t"]) == [None]
 
 
 def test_a_passing_failure_is_tried_again_and_a_lasting_one_is_not(server: FakeServer) -> None:
