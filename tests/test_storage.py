@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 import demur
 from demur.errors import InputError
+from demur.seals import UnverifiedWarning
 from demur.storage import FORMAT_VERSION, read_arrays, write_arrays
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5, -0.0])}
@@ -102,3 +103,23 @@ def test_a_failing_disk_leaves_the_old_file_and_no_other(
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none/x\.safetensors: cannot be written"):
         write_arrays(tmp_path / "none" / "x.safetensors", ARRAYS, HEADER)
+
+
+def test_every_flipped_bit_of_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_arrays(path, ARRAYS, {**HEADER, "name": "demur-seal:" + "0" * 64})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"x\.safetensors"):
+            read_arrays(path, "thing", allow_unverified=True)
+
+
+def test_a_file_without_a_hash_is_read_only_where_that_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file(ARRAYS, path, {"demur": json.dumps({"kind": "thing", "format": 1, "demur": "0.1.0"})})
+    with pytest.raises(InputError, match=r"carries no hash.*--allow-unverified"):
+        read_arrays(path, "thing")
+    with pytest.warns(UnverifiedWarning, match=r"x\.safetensors: carries no hash"):
+        arrays, _ = read_arrays(path, "thing", allow_unverified=True)
+    np.testing.assert_array_equal(arrays["a"], ARRAYS["a"])

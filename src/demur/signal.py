@@ -267,9 +267,12 @@ class Anchors:
         write_arrays(path, {"harmless": self.harmless, "harmful": self.harmful}, header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Anchors:
-        """Read what `save` wrote; `InputError` names the file where it cannot be used."""
-        arrays, header = read_arrays(path, _KIND)
+    def load(cls, path: str | os.PathLike[str], *, allow_unverified: bool = False) -> Anchors:
+        """Read what `save` wrote; `InputError` names the file where it cannot be used.
+
+        allow_unverified : read files of demur 0.1 too, which carry no hash.
+        """
+        arrays, header = read_arrays(path, _KIND, allow_unverified=allow_unverified)
         try:
             return cls(
                 harmless=arrays["harmless"],
@@ -278,5 +281,5 @@ class Anchors:
                 counts={side: AnchorCount(**count) for side, count in header["counts"].items()},
                 provenance=Provenance.from_dict(header["provenance"]) if header["provenance"] else None,
             )
-        except (KeyError, TypeError, AttributeError, InputError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: its header and arrays do not fit ({error}); save the anchors again.") from error

@@ -18,8 +18,11 @@ from demur.storage import read_arrays
 _GUARDS = {guard._kind: guard for guard in (SRIGuard, DetectorGuard, DirectionGuard, StreamingGuard, TrajectoryGuard)}
 
 
-def load_guard(path: str | os.PathLike[str]) -> Guard:
-    """The guard that `save` wrote to a file, of its own class; `InputError` where the file holds none."""
-    _, header = read_arrays(path, *_GUARDS)
-    guard: Guard = _GUARDS[header["kind"]].load(path)
+def load_guard(path: str | os.PathLike[str], *, allow_unverified: bool = False) -> Guard:
+    """The guard that `save` wrote to a file, of its own class; `InputError` where the file holds none.
+
+    allow_unverified : read files of demur 0.1 too, which carry no hash.
+    """
+    _, header = read_arrays(path, *_GUARDS, allow_unverified=allow_unverified)
+    guard: Guard = _GUARDS[header["kind"]].load(path, allow_unverified=allow_unverified)
     return guard

@@ -122,9 +122,12 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         write_arrays(path, arrays, header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote; `InputError` names the file where it cannot be used."""
-        arrays, header = read_arrays(path, cls._kind)
+    def load(cls, path: str | os.PathLike[str], *, allow_unverified: bool = False) -> Self:
+        """Read what `save` wrote; `InputError` names the file where it cannot be used.
+
+        allow_unverified : read files of demur 0.1 too, which carry no hash.
+        """
+        arrays, header = read_arrays(path, cls._kind, allow_unverified=allow_unverified)
         try:
             guard = cls(**header["parameters"])
             for name in _FITTED:
