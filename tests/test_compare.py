@@ -16,7 +16,7 @@ from demur.dynamics import internal_recovery_rate, wilson
 from demur.judges import Verdict
 from demur.report import comparison_figure, write_comparison
 from demur.studies import Comparison, Study, compare_runs
-from demur.studies.paired import bootstrap_mean, mcnemar
+from demur.studies.paired import bootstrap_mean, mcnemar, paired_difference
 
 SAMPLER = {"name": "MaskedDiffusion", "steps": 4, "order": "confidence", "suppress_eos": False, "seed": 0}
 RECOVERY = {"rate": "HRR (complies)", "group": "wrap", "threshold": np.nan, "value": 0.5, "low": 0.1, "high": 0.9}
@@ -79,15 +79,58 @@ def test_mcnemar_is_the_exact_binomial_test(gained: int, lost: int) -> None:
     assert mcnemar(gained, lost) == pytest.approx(expected)
 
 
-def test_the_bootstrap_interval_covers_a_known_difference() -> None:
+@pytest.mark.parametrize("count", [5, 12, 40, 90])
+def test_the_paired_interval_leaves_out_zero_exactly_where_the_exact_test_does(count: int) -> None:
+    for gained in range(count + 1):
+        for lost in range(min(count - gained, 30) + 1):
+            found = paired_difference(gained, lost, count)
+            assert -1 <= found.low <= found.value <= found.high <= 1 and found.low < found.high
+            assert (found.low > 0 or found.high < 0) == (mcnemar(gained, lost) < 0.05), (gained, lost)
+
+
+@pytest.mark.parametrize(("gained", "lost", "count"), [(12, 2, 50), (9, 0, 40), (0, 0, 40), (30, 0, 30), (1, 14, 60)])
+def test_the_paired_interval_is_the_set_of_differences_that_the_score_test_keeps(
+    gained: int, lost: int, count: int
+) -> None:
+    """Against the score test by brute force: the likeliest multinomial under each difference, on a grid."""
+    found = paired_difference(gained, lost, count)
+    for delta in np.linspace(-0.99, 0.99, 199):
+        shares = np.linspace(max(0.0, -delta), (1 - delta) / 2, 20001)  # of pairs lost, where the difference is delta
+        with np.errstate(divide="ignore", invalid="ignore"):
+            likelihood = sum(
+                np.where(hits > 0, hits * np.log(share), 0.0)
+                for hits, share in (
+                    (gained, shares + delta),
+                    (lost, shares),
+                    (count - gained - lost, 1 - 2 * shares - delta),
+                )
+            )
+        best = shares[np.nanargmax(likelihood)]
+        error = np.sqrt(count * (2 * best + delta - delta**2))
+        kept = abs(gained - lost - count * delta) <= 1.959964 * error
+        near = min(abs(delta - found.low), abs(delta - found.high)) < 0.011
+        assert near or kept == (found.low <= delta <= found.high), delta
+
+
+@pytest.mark.parametrize(("count", "turning"), [(100, 0.01), (40, 0.05), (25, 0.4)])
+def test_the_paired_interval_covers_a_difference_of_few_pairs(count: int, turning: float) -> None:
     random = np.random.default_rng(0)
-    covered = 0
-    for _ in range(400):
-        values = random.choice([-1, 0, 1], size=80, p=[0.1, 0.6, 0.3])
-        found = bootstrap_mean(values, random, 500)
-        assert found.value == pytest.approx(values.mean())
-        covered += found.low <= 0.2 <= found.high
-    assert 0.91 <= covered / 400 <= 0.98
+    drawn = random.multinomial(count, [turning, turning / 4, 1 - 1.25 * turning], size=600)
+    found = [paired_difference(int(gained), int(lost), count) for gained, lost, _ in drawn]
+    assert np.mean([one.low <= 0.75 * turning <= one.high for one in found]) >= 0.93
+
+
+def test_counts_beyond_the_pairs_are_refused_and_no_pair_has_no_difference() -> None:
+    with pytest.raises(InputError, match="3 pairs gained and 2 lost of 4"):
+        paired_difference(3, 2, 4)
+    assert np.isnan(paired_difference(0, 0, 0).low)
+
+
+@pytest.mark.parametrize("count", [2, 5, 12, 80])
+def test_the_interval_of_a_mean_covers_it_however_few_values_there_are(count: int) -> None:
+    random = np.random.default_rng(0)
+    found = [bootstrap_mean(random.normal(20, 5, size=count), random, 500) for _ in range(400)]
+    assert 0.92 <= np.mean([one.low <= 20 <= one.high for one in found]) <= 0.99
 
 
 def test_the_bootstrap_interval_is_that_of_resampled_rows() -> None:
@@ -100,7 +143,11 @@ def test_the_bootstrap_interval_is_that_of_resampled_rows() -> None:
 
 def test_equal_values_and_none_at_all_have_the_interval_they_can_have() -> None:
     random = np.random.default_rng(0)
-    assert vars(bootstrap_mean([3, 3, 3], random)) == {"value": 3.0, "low": 3.0, "high": 3.0, "count": 3}
+    for few in ([3], [3, 3, 3]):
+        found = bootstrap_mean(few, random)
+        assert (found.value, found.count) == (3.0, len(few)) and np.isnan([found.low, found.high]).all()
+    many = bootstrap_mean([3] * 20, random)
+    assert (many.low, many.value, many.high) == (3, 3, 3)
     assert bootstrap_mean([], random).count == 0
 
 
@@ -108,7 +155,7 @@ def test_rates_and_their_paired_difference_are_those_of_the_prompts(pair: list[P
     found = compare_runs(pair)
     for run, hits in enumerate([10, 30]):
         level = row(found, "RR", "wrap", run, apart=False)
-        assert level[["value", "low", "high", "count"]].tolist() == list(vars(wilson(hits, N)).values())
+        assert level[["value", "low", "high", "count"]].tolist() == list(vars(wilson(hits, N)).values())[:4]
     apart = row(found, "RR", "wrap", 1, apart=True)
     assert apart[["value", "count", "gained", "lost", "unit"]].tolist() == [50.0, N, 20, 0, "points"]
     assert apart["p_value"] == pytest.approx(2 * 0.5**20)
@@ -164,7 +211,10 @@ def test_identical_runs_do_not_differ(tmp_path: Path) -> None:
     make_study(tmp_path / "a")
     found = compare_runs([tmp_path / "a", tmp_path / "a"], judge=FakeJudge())
     apart = found.table[found.table["baseline"].notna()]
-    assert (apart[["value", "low", "high"]] == 0).all(axis=None)
+    assert (apart["value"] == 0).all()
+    assert (apart["low"] <= 0).all() and (apart["high"] >= 0).all()
+    shares = apart[apart["unit"] == "points"]
+    assert (shares["low"] < 0).all() and (shares["high"] > 0).all()  # no pair differs, but others may
     assert (apart.loc[apart["unit"] == "points", "p_value"] == 1).all()
     assert found.runs == ["a (1)", "a (2)"]
 

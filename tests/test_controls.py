@@ -57,6 +57,22 @@ def test_the_interval_of_a_correlation_covers_as_often_as_it_says() -> None:
     assert 0.92 <= inside / 400 <= 0.98
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_ranks_that_agree_throughout_have_no_interval(sign: int) -> None:
+    rate = spearman(np.arange(5.0), sign * np.arange(5.0))
+    assert rate.value == pytest.approx(sign) and np.isnan([rate.low, rate.high]).all()
+
+
+def test_the_standard_error_is_bonett_and_wrights() -> None:
+    """Their worked form: tanh(atanh(r) -+ 1.96 sqrt((1 + r^2 / 2) / (n - 3))), which is wider than Fisher's."""
+    first, second = np.arange(10.0), np.array([0, 1, 2, 3, 4, 5, 6, 9, 8, 7.0])
+    rate = spearman(first, second)
+    r = 1 - 6 * 8 / 990
+    assert rate.value == pytest.approx(r)
+    half = 1.959964 * np.sqrt((1 + r**2 / 2) / 7)
+    assert (rate.low, rate.high) == pytest.approx((np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half)))
+
+
 def test_bundled_controls_come_with_a_folder_that_has_none(tmp_path: Path) -> None:
     folder = toy.write_prompts(tmp_path, list(PROMPT_SETS))
     own = [name for name in read_sets(folder, 3) if name.startswith("control_")]

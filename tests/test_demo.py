@@ -68,6 +68,7 @@ def with_difference(demo: Demo, end: str, value: float, low: float, high: float)
     table = pair.table.copy()
     chosen = table["measure"].eq("RR") & table["group"].eq(ALL_HARMFUL) & table["baseline"].notna()
     table.loc[chosen, ["value", "low", "high"]] = [value, low, high]
+    table.loc[chosen, "p_value"] = 1.0 if low <= 0 <= high else 0.01
     return replace(demo, pairs={**demo.pairs, end: replace(pair, table=table)})
 
 
@@ -230,7 +231,10 @@ def test_the_page_gives_the_numbers_of_the_tables(demo: Demo, page: Page) -> Non
 
 def test_every_number_of_the_page_has_its_interval_and_its_count(page: Page) -> None:
     measured = [" ".join(cell.split()) for cell in page.cells if cell.strip() and "not measured" not in cell]
-    share, area = r"[\d.]+% [\d.]+–[\d.]+% n = \d+", r"[\d.]+ [\d.]+–[\d.]+ n = \d+( against \d+)?"
+    share, area = (
+        r"[\d.]+% [\d.]+–[\d.]+% n = \d+",
+        r"[\d.]+ ([\d.]+–[\d.]+|too few for an interval) n = \d+( against \d+)?",
+    )
     apart = r"[+-][\d.]+ points [+-][\d.]+ to [+-][\d.]+ \d+ pairs, p = [\d.e-]+"
     assert len(measured) > 50
     assert [cell for cell in measured if not re.fullmatch(f"{share}|{area}|{apart}", cell)] == []
@@ -294,6 +298,15 @@ def test_a_difference_is_named_only_where_its_interval_leaves_out_zero() -> None
     assert "not measured" in sentences.difference(None, "refusals", "So")
 
 
+@pytest.mark.parametrize(("low", "high", "p_value"), [(2.5, 20, 0.125), (0.1, 9, 0.05), (np.nan, np.nan, np.nan)])
+def test_a_difference_that_only_its_interval_or_neither_tells_is_not_named(
+    low: float, high: float, p_value: float
+) -> None:
+    unsure = SimpleNamespace(value=10.0, low=low, high=high, count=40, p_value=p_value)
+    assert sentences.sign_of(unsure) == 0
+    assert "no difference in refusals can be told" in sentences.difference(unsure, "refusals", "So")
+
+
 def test_what_is_said_of_the_guard_turns_with_its_auroc() -> None:
     def found(value: float, low: float, high: float) -> SimpleNamespace:
         return SimpleNamespace(auroc=value, auroc_low=low, auroc_high=high)
@@ -310,6 +323,12 @@ def test_lengths_are_called_different_only_where_their_intervals_part() -> None:
     assert "refusals are shorter" in sentences.lengths(short, long)
     assert "refusals are longer" in sentences.lengths(long, short)
     assert "overlap" in sentences.lengths(short, row(19, 18, 20))
+
+
+def test_lengths_without_an_interval_are_called_neither_different_nor_overlapping() -> None:
+    said = sentences.lengths(row(18, np.nan, np.nan), row(22, 21, 23))
+    assert "18.0 tokens (too few for an interval, n = 160)" in said and "no difference can be told" in said
+    assert "overlap" not in said
 
 
 def test_a_row_says_on_which_side_of_one_half_its_signal_lies() -> None:

@@ -30,7 +30,7 @@ def test_wilson_is_scipys_interval(count: int, confidence: float) -> None:
         rate = wilson(hits, count, confidence)
         expected = binomtest(hits, count).proportion_ci(confidence, method="wilson")
         assert (rate.low, rate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-        assert rate.value == hits / count and rate.count == count
+        assert rate.value == hits / count and (rate.count, rate.hits) == (count, hits)
 
 
 def test_no_case_gives_no_value_and_the_whole_interval() -> None:
@@ -140,7 +140,7 @@ TABLE = pd.DataFrame(
 
 def test_rates_by_group_come_in_order_of_appearance_with_counts() -> None:
     found = rates_by(TABLE, "refused", "attack", missing="exclude")
-    assert list(found.columns) == ["attack", "value", "low", "high", "count"]
+    assert list(found.columns) == ["attack", "value", "low", "high", "count", "hits"]
     assert found["attack"].iloc[:2].tolist() == ["pair", "flip"] and pd.isna(found["attack"].iloc[2])
     assert [Rate(*row) for row in found.iloc[:, 1:].itertuples(index=False)] == [
         wilson(1, 2),
@@ -168,7 +168,7 @@ def test_rates_by_a_function_reads_arrays_beside_the_table() -> None:
 
 def test_internal_recovery_by_group_has_a_row_for_every_level() -> None:
     found = internal_recovery_rates_by(SIGMA, TABLE, "model")
-    assert list(found.columns) == ["model", "refusal", "value", "low", "high", "count"]
+    assert list(found.columns) == ["model", "refusal", "value", "low", "high", "count", "hits"]
     assert found.set_index(["model", "refusal"])["value"].to_dict() == {
         ("a", 0.5): 0.5, ("b", 0.5): 1.0, ("a", 0.3): 0.5, ("b", 0.3): 0.0, ("a", 0.1): 0.25, ("b", 0.1): 0.0
     }  # fmt: skip

@@ -71,7 +71,7 @@ def test_recovery_rates_are_those_of_the_verdicts_by_hand() -> None:
     expected = {("HRR", "x"): (2, 3), ("HRR", "y"): (1, 1), ("FRR", "x"): (1, 3), ("FRR", "y"): (1, 1)}
     for (rate, group), (hits, count) in expected.items():
         row = table.loc[(f"{rate} (complies)", group)]
-        assert row[["value", "low", "high", "count"]].tolist() == pytest.approx(
+        assert row[["value", "low", "high", "count", "hits"]].tolist() == pytest.approx(
             list(vars(wilson(hits, count)).values())
         )
     assert table["malformed"].sum() == 0

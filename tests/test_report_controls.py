@@ -35,7 +35,7 @@ def study() -> Study:
     sets = [("control_other_languages", "harmless", 2, 18), ("control_wrapped", "PAIR", 6, 8)]
     sets += [("control_wrapped", "JBC", 3, 10)]
     rows = [
-        [guard, control, group, flagged / count, 0.1, 0.9, count, 0.6, 0.5, 0.7, count]
+        [guard, control, group, flagged / count, 0.1, 0.9, count, flagged, 0.6, 0.5, 0.7, count]
         for guard in GUARDS
         for control, group, flagged, count in sets
     ]

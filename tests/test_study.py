@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, norm
 
 import demur
 import toy
 from demur import InputError
+from demur.dynamics import wilson
 from demur.models import Model
 from demur.samplers import Autoregressive
 from demur.studies import PROMPT_SETS, Study, read_study, run_study
 from demur.studies.detection import auroc
 from demur.studies.detectors import DIRECTION, MEAN, ON_SIGNAL, SRI, STREAMING, STREAMING_DIRECTION, TEXT, TRAJECTORY
+from demur.studies.rates import pooled_rate
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,30 @@ def test_auroc_is_the_mann_whitney_statistic_and_its_interval_covers() -> None:
         found = auroc(random.normal(size=60), random.normal(0.8, size=40))
         covered += found.low <= truth <= found.high
     assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize(("cases", "shift"), [(1, 0.8), (2, 0.8), (3, 2.0), (7, 0.0)])
+def test_auroc_of_few_cases_shows_no_false_certainty(cases: int, shift: float) -> None:
+    random, truth, covered = np.random.default_rng(0), norm.cdf(shift / np.sqrt(2)), 0
+    for _ in range(400):
+        found = auroc(random.normal(size=200), random.normal(shift, size=cases))
+        assert 0 <= found.low <= found.value <= found.high <= 1
+        covered += found.low <= truth <= found.high
+        reversed_ = auroc(-random.normal(shift, size=cases), -random.normal(size=200))
+        covered += reversed_.low <= truth <= reversed_.high
+    assert covered / 800 >= 0.95
+
+
+def test_scores_that_are_all_tied_rank_as_guessing_with_an_interval_about_it() -> None:
+    found = auroc(np.ones(50), np.ones(15))
+    assert found.value == 0.5 and found.low < 0.3 and found.high > 0.7
+    assert found.low + found.high == pytest.approx(1)
+    assert np.isnan(auroc(np.ones(50), np.ones(0)).low)
+
+
+def test_rates_of_several_groups_are_pooled_by_their_hits_and_old_tables_by_their_shares() -> None:
+    rows = pd.DataFrame([vars(wilson(hits, count)) for hits, count in ((1, 3), (0, 0), (5, 7))])
+    assert pooled_rate(rows) == pooled_rate(rows.drop(columns="hits")) == wilson(6, 10)
 
 
 def test_a_perfect_separation_still_has_an_interval() -> None:

@@ -46,7 +46,10 @@ def _shares(rows: list[dict[str, Any]], measure: str, title: str) -> str:
 
 
 def _pooled(rows: list[dict[str, Any]]) -> str:
-    hits, count = sum(round(row["value"] * row["count"]) for row in rows), sum(row["count"] for row in rows)
+    hits, count = (
+        sum(row.get("hits", round(row["value"] * row["count"])) for row in rows),
+        sum(row["count"] for row in rows),
+    )
     rate = wilson(hits, count)
     seeds = ", ".join(f"{100 * row['value']:.0f}" for row in rows)
     return f"{100 * rate.value:.1f}% [{100 * rate.low:.1f}, {100 * rate.high:.1f}] (n={count}; {seeds})"

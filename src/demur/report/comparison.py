@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from demur.report.embed import embed
 from demur.report.groups import name_of
 from demur.report.html import environment
-from demur.report.labels import NOT_MEASURED, Cell, percent, short
+from demur.report.labels import NO_INTERVAL, NOT_MEASURED, Cell, percent_of, short
 from demur.report.look import RULE, STYLE, WIDTH, render, say_not_measured
 from demur.report.tables import Table
 from demur.studies.compare import TOKENS, Comparison
@@ -135,8 +135,9 @@ def _row(rows: pd.DataFrame, group: Any, run: str) -> Any:
 def value_cell(row: Any) -> Cell:
     """A run's own value, from a row of `Comparison.table`."""
     if row is None or row.unit == "share":
-        return Cell(NOT_MEASURED) if row is None else percent(row.value, row.low, row.high, row.count)
-    return Cell(f"{row.value:.1f}", f"{row.low:.1f}–{row.high:.1f}", f"n\u00a0=\u00a0{row.count}")
+        return Cell(NOT_MEASURED) if row is None else percent_of(row)
+    interval = f"{row.low:.1f}–{row.high:.1f}" if np.isfinite(row.low) else NO_INTERVAL
+    return Cell(f"{row.value:.1f}", interval, f"n\u00a0=\u00a0{row.count}")
 
 
 def difference_cell(row: Any) -> Cell:
@@ -144,5 +145,5 @@ def difference_cell(row: Any) -> Cell:
     if row is None:
         return Cell(NOT_MEASURED)
     p = "" if pd.isna(row.p_value) else f", p\u00a0=\u00a0{row.p_value:.2g}"
-    interval = f"{row.low:+.1f} to {row.high:+.1f}"
+    interval = f"{row.low:+.1f} to {row.high:+.1f}" if np.isfinite(row.low) else NO_INTERVAL
     return Cell(f"{row.value:+.1f} {row.unit}", interval, f"{row.count}\u00a0pairs{p}")

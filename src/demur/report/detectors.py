@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from demur.report.groups import ALL_ATTACKS, name_of
-from demur.report.labels import NOT_MEASURED, Cell, area, correlation, percent
+from demur.report.labels import NOT_MEASURED, Cell, area, correlation, percent, percent_of
 from demur.report.tables import Table, mean_area, mean_auroc
 from demur.studies.controls import PREFIX, WRAPPED
 from demur.studies.detectors import MAIN, SRI
@@ -85,7 +85,7 @@ def streaming_table(study: Study) -> Table:
 def _stopped(row: Any) -> list[Cell]:
     at = Cell("none stopped")
     if row.median_step == row.median_step:
-        stopped = round(row.value * row.count)
+        stopped = int(getattr(row, "hits", round(row.value * row.count)))  # older tables hold no hits
         at = Cell(f"{row.median_step:g}", f"{row.median_saved:.0%} of the steps saved", f"n\u00a0=\u00a0{stopped}")
     return [percent(row.value, row.low, row.high, int(row.count)), at]
 
@@ -108,7 +108,7 @@ def wrapped_headline(study: Study) -> dict[str, Cell]:
 def wrapped_flagged(study: Study, detector: str) -> Cell:
     """The share of harmless requests inside the attacks' wrappers that a detector flags."""
     own = _in_wrappers(study, detector)
-    return percent(**vars(pooled_rate(own))) if len(own) else Cell(NOT_MEASURED)
+    return percent_of(pooled_rate(own)) if len(own) else Cell(NOT_MEASURED)
 
 
 def _in_wrappers(study: Study, detector: str) -> pd.DataFrame:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 NOT_MEASURED = "not measured"
+NO_INTERVAL = "too few for an interval"
+"""In the place of an interval that the values say nothing about."""
 
 # Joiners belong to the spelling of Persian, Hindi and emoji; the other format characters reorder or hide text.
 _KEPT = frozenset("\n\t\u200c\u200d")
@@ -44,6 +46,11 @@ def percent(value: float, low: float, high: float, count: int) -> Cell:
     if not count or not np.isfinite([value, low, high]).all():
         return Cell(NOT_MEASURED)
     return Cell(f"{100 * value:.1f}%", f"{100 * low:.1f}–{100 * high:.1f}%", f"n\u00a0=\u00a0{count}")
+
+
+def percent_of(rate: Any) -> Cell:
+    """A `Rate`, or the row of a table that holds one, as `percent` prints it."""
+    return percent(rate.value, rate.low, rate.high, int(rate.count))
 
 
 def area(value: float, low: float, high: float, positives: int, negatives: int) -> Cell:

@@ -1,17 +1,21 @@
 """What the numbers of a comparison and of a guard say, as sentences: whichever way they came out.
 
-In: rows of tables with their intervals. Out: plain text. A difference whose interval holds zero is never called one.
+In: rows of tables with their intervals. Out: plain text. A difference is called one only where its interval leaves out
+zero and its test agrees.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
-from demur.report.labels import NOT_MEASURED
+from demur.report.labels import NO_INTERVAL, NOT_MEASURED
 
 Sign = Literal[-1, 0, 1]
+ALPHA = 0.05
+"""The p-value from which on a difference is not called one."""
 
 VERDICTS: dict[tuple[Sign, Sign], str] = {
     (1, 1): "On these weights the diffusion order refuses more, and end-of-sequence filler does not explain it.",
@@ -51,8 +55,10 @@ VERDICTS: dict[tuple[Sign, Sign], str] = {
 
 
 def sign_of(row: Any) -> Sign:
-    """Which way a difference goes: 0 where its interval holds zero, or where it was not measured."""
-    if row is None or pd.isna(row.value) or row.low <= 0 <= row.high:
+    """Which way a difference goes: 0 unless its interval leaves out zero and its test, where it has one, agrees."""
+    if row is None or pd.isna(row.value) or not (row.low > 0 or row.high < 0):
+        return 0
+    if not pd.isna(row.p_value) and row.p_value >= ALPHA:
         return 0
     return 1 if row.value > 0 else -1
 
@@ -84,12 +90,14 @@ def lengths(refused: Any, complied: Any) -> str:
     """How long refusals and compliances are, on average."""
     if refused is None or complied is None:
         return f"How long refusals and compliances are was {NOT_MEASURED}: one of them did not occur."
-    parts = [
-        f"{row.value:.1f} tokens ({row.low:.1f} to {row.high:.1f}, n = {row.count})" for row in (refused, complied)
-    ]
-    apart = refused.high < complied.low or complied.high < refused.low
+    parts = [f"{row.value:.1f} tokens ({_interval(row)}, n = {row.count})" for row in (refused, complied)]
     longer = "shorter" if refused.value < complied.value else "longer"
-    tail = f"refusals are {longer}" if apart else "their intervals overlap"
+    if not np.isfinite([refused.low, complied.low]).all():
+        tail = "no difference can be told"
+    elif refused.high < complied.low or complied.high < refused.low:
+        tail = f"refusals are {longer}"
+    else:
+        tail = "their intervals overlap"
     return f"Refusals have {parts[0]} on average and compliances {parts[1]}: {tail}."
 
 
@@ -126,6 +134,10 @@ def early(first_only: int, turned: int) -> str:
     )
 
 
+def _interval(row: Any) -> str:
+    return f"{row.low:.1f} to {row.high:.1f}" if np.isfinite(row.low) else NO_INTERVAL
+
+
 def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−")
 
@@ -134,6 +146,6 @@ def _side_of_chance(row: Any) -> Sign | None:
     """On which side of guessing an AUROC lies: 0 where its interval holds one half, None where it was not measured."""
     if row is None or pd.isna(row.auroc):
         return None
-    if row.auroc_low <= 0.5 <= row.auroc_high:
+    if not (row.auroc_low > 0.5 or row.auroc_high < 0.5):
         return 0
     return 1 if row.auroc > 0.5 else -1

@@ -18,7 +18,7 @@ from demur.report.embed import embed
 from demur.report.figures import roc_figure
 from demur.report.groups import ALL_ATTACKS, HARMFUL, HARMLESS, attacks, name_of
 from demur.report.html import environment, example_places
-from demur.report.labels import NOT_MEASURED, Cell, area, measured, percent
+from demur.report.labels import NOT_MEASURED, Cell, area, measured, percent_of
 from demur.report.orders import orders_context
 from demur.report.tables import Table, anchor_cells, detection_table, settings_sections
 from demur.report.trajectories import bands_figure
@@ -92,11 +92,11 @@ def _tested(study: Study) -> int:
 
 
 def _share(recovery: Recovery) -> Cell:
-    return percent(**vars(wilson(recovery.recovered, recovery.count)))
+    return percent_of(wilson(recovery.recovered, recovery.count))
 
 
 def _rate(study: Study, rate: str, groups: list[str]) -> Cell:
-    return percent(**vars(pooled(study.rates, rate, groups)))
+    return percent_of(pooled(study.rates, rate, groups))
 
 
 def _glance(demo: Demo) -> Table:
@@ -127,7 +127,7 @@ def _headline(demo: Demo, apart: Cell) -> dict[str, Cell]:
 
 def _flagged(study: Study) -> Cell:
     row: Any = next(study.false_positives.head(1).itertuples(), None)
-    return Cell(NOT_MEASURED) if row is None else percent(row.value, row.low, row.high, int(row.count))
+    return Cell(NOT_MEASURED) if row is None else percent_of(row)
 
 
 def _auroc(study: Study, detector: str = GUARD) -> Cell:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demur.dynamics import wilson
 from demur.report.groups import ALL_ATTACKS, HARMFUL, RATE_COLUMNS, attacks, name_of
-from demur.report.labels import NOT_MEASURED, Cell, area, percent, plain
+from demur.report.labels import NOT_MEASURED, Cell, area, percent, percent_of, plain
 from demur.studies.detectors import DIRECTION, SRI, TEXT
 from demur.studies.study import Study
 
@@ -44,7 +44,7 @@ def rates_table(study: Study) -> Table:
     """A row a group: refusal rates and internal recovery rates."""
     rates = study.rates.reindex(columns=RATE_COLUMNS).astype({"threshold": float}).fillna({"threshold": -1.0})
     keys = list(dict.fromkeys(zip(rates["rate"], rates["threshold"], strict=True)))
-    found = {(row.group, row.rate, row.threshold): _rate(row) for row in rates.itertuples()}
+    found = {(row.group, row.rate, row.threshold): percent_of(row) for row in rates.itertuples()}
     rows = [
         (name_of(group), [found.get((group, *key), Cell(NOT_MEASURED)) for key in keys])
         for group in dict.fromkeys(rates["group"])
@@ -111,7 +111,7 @@ def anchor_cells(study: Study) -> dict[str, dict[str, Any]]:
     for side, count in _mapping(study.settings.get("anchors")).items():
         if seen := int(count.get("seen", 0)):
             rate = wilson(int(count.get("refused", 0)), seen)
-            sides[side] = {"seen": seen, "kept": count.get("kept", 0), "refused": percent(**vars(rate))}
+            sides[side] = {"seen": seen, "kept": count.get("kept", 0), "refused": percent_of(rate)}
     return sides
 
 
@@ -140,12 +140,8 @@ def _guard_rows(study: Study, subset: str) -> pd.DataFrame:
     return rows[(rows["detector"] == rows["detector"].iloc[0]) & (rows["subset"] == subset)] if len(rows) else rows
 
 
-def _rate(row: Any) -> Cell:
-    return percent(row.value, row.low, row.high, int(row.count))
-
-
 def _first_rate(rows: pd.DataFrame) -> Cell:
-    return _rate(next(rows.itertuples())) if len(rows) else Cell(NOT_MEASURED)
+    return percent_of(next(rows.itertuples())) if len(rows) else Cell(NOT_MEASURED)
 
 
 def _detection(rows: pd.DataFrame) -> list[Cell]:

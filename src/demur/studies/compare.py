@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from demur.dynamics import REFUSAL_LEVELS, wilson
+from demur.dynamics import REFUSAL_LEVELS, turned_inside, wilson
 from demur.errors import InputError
 from demur.judges import Judge, judge_each
 from demur.studies.detection import ALL_ATTACKS
-from demur.studies.paired import RESAMPLES, bootstrap_mean, mcnemar
+from demur.studies.paired import RESAMPLES, bootstrap_mean, mcnemar, paired_difference
 from demur.studies.recovery import goals, harmful_members
 from demur.studies.runs import Run, labels, matched, read_run
 
@@ -72,7 +72,7 @@ def compare_runs(
 
     folders : studies or recordings, two or more; see `read_run`. judge : gives the ASR if it judges harm.
     intersect : compare what all runs share; by default runs of other prompts are an `InputError`.
-    resamples, seed : of the bootstrap.
+    resamples, seed : of the bootstrap behind the intervals of lengths.
     """
     if len(folders) < 2:
         raise InputError(f"{len(folders)} run to compare; give two or more")
@@ -110,9 +110,8 @@ def measures(run: Run, judge: Judge | None) -> Values:
     """Everything that is measured on each prompt of a run."""
     refused = run.generations["refused"].astype("boolean").astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     tokens = run.generations["answer_tokens"].to_numpy(dtype=float)
-    complied_once = (run.sigma[:, :-1] > 0.5).any(axis=1)
     found: Values = {("RR", None): refused}
-    found |= {("IRR", limit): (complied_once & (run.sigma[:, -1] < limit)).astype(float) for limit in REFUSAL_LEVELS}
+    found |= {("IRR", limit): turned_inside(run.sigma, refusal=limit).astype(float) for limit in REFUSAL_LEVELS}
     if judge is not None and judge.judges_harm:
         found[f"ASR ({judge.name})", None] = _judged(run, judge)
     lengths = (tokens, np.where(refused == 1, tokens, np.nan), np.where(refused == 0, tokens, np.nan))
@@ -173,7 +172,9 @@ def _differences(
                 continue
             gained, lost = int((pairs > 0).sum()), int((pairs < 0).sum())
             turned = {"gained": gained, "lost": lost, "p_value": mcnemar(gained, lost)}
-            rows.append({**row, **vars(bootstrap_mean(100 * pairs, random, resamples)), "unit": "points", **turned})
+            apart_by = paired_difference(gained, lost, len(pairs))
+            points = {name: 100 * getattr(apart_by, name) for name in ("value", "low", "high")}
+            rows.append({**row, **points, "count": len(pairs), "unit": "points", **turned})
     return rows
 
 

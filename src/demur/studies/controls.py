@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from demur.bundled import bundled_prompts
-from demur.dynamics import Rate, wilson
+from demur.dynamics import FIELDS, Rate, wilson
 from demur.models import Model
 from demur.prompts import Prompt, read_prompts
 from demur.samplers import Sampler
@@ -65,7 +65,7 @@ def control_table(detectors: Sequence[Detector], generations: pd.DataFrame) -> p
     """Every detector on every control: the share flagged, and attacks against it.
 
     Columns detector, control (name of the set), group (the attack whose wrapper it is, else "harmless"), value, low,
-    high, count (share flagged), and auroc, auroc_low, auroc_high, positives: the attack's own prompts, for other
+    high, count, hits (share flagged), and auroc, auroc_low, auroc_high, positives: the attack's own prompts, for other
     controls those of all attacks, against the control's.
     """
     import pandas as pd
@@ -87,7 +87,7 @@ def control_table(detectors: Sequence[Detector], generations: pd.DataFrame) -> p
     return pd.DataFrame(rows, columns=CONTROL_COLUMNS)
 
 
-CONTROL_COLUMNS = ["detector", "control", "group", "value", "low", "high", "count"]
+CONTROL_COLUMNS = ["detector", "control", "group", *FIELDS]
 CONTROL_COLUMNS += ["auroc", "auroc_low", "auroc_high", "positives"]
 
 
@@ -105,12 +105,13 @@ def correlation_table(detectors: Sequence[Detector], generations: pd.DataFrame) 
         for detector in detectors
         for length in LENGTHS
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop(columns="hits")  # a correlation has none
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> Rate:
     """Spearman's rank correlation of two arrays ``[n]`` with its 95% interval; all NaN where one is constant or n < 4.
 
+    The interval is NaN where the ranks agree, or oppose each other, throughout: then nothing tells its width.
     Source: Bonett and Wright (2000), Psychometrika 65, for the standard error on Fisher's scale.
     """
     from scipy.stats import spearmanr
@@ -119,7 +120,8 @@ def spearman(first: np.ndarray, second: np.ndarray) -> Rate:
     if n < 4 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return Rate(np.nan, np.nan, np.nan, n)
     value = float(spearmanr(first, second).statistic)
+    if abs(value) > 1 - 1e-12:
+        return Rate(value, np.nan, np.nan, n)
     half = 1.959964 * np.sqrt((1 + value**2 / 2) / (n - 3))
-    with np.errstate(divide="ignore"):
-        low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
+    low, high = np.tanh(np.arctanh(value) + np.array([-half, half]))
     return Rate(value, float(low), float(high), n)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from demur.bundled import MODELS, PREFIX
 from demur.bundled import PROMPTS as TOY
-from demur.dynamics import Rate
+from demur.dynamics import Rate, turned_inside
 from demur.judges import CompliesJudge, Judge
 from demur.models import Model, load
 from demur.prompts import Prompt, write_prompts
@@ -145,7 +145,7 @@ def turned_at_first_step(study: Study, compliance: float = 0.5, refusal: float =
     """Of the harmful prompts that IRR counts, how many were above `compliance` at the first step only; and all."""
     harmful = study.generations["set"].isin(["test_harmful", "test_attacks"]).to_numpy(dtype=bool)
     sigma = study.signals[harmful]
-    turned = (sigma[:, :-1] > compliance).any(axis=1) & (sigma[:, -1] < refusal)
+    turned = turned_inside(sigma, compliance, refusal)
     later = (sigma[:, 1:-1] > compliance).any(axis=1)
     return int((turned & ~later).sum()), int(turned.sum())
 

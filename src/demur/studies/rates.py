@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demur.dynamics import Rate, internal_recovery_rates_by, rates_by, wilson
+from demur.dynamics import FIELDS, Rate, internal_recovery_rates_by, rates_by, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def rate_table(generations: pd.DataFrame, signals: np.ndarray, compliance: float = 0.5) -> pd.DataFrame:
     """RR, RR with the guard's flags counted as refusals, and IRR, for every group of the test sets.
 
-    Columns rate, group, threshold (lambda_r, for IRR), value, low, high, count.
+    Columns rate, group, threshold (lambda_r, for IRR), value, low, high, count, hits.
     """
     import pandas as pd
 
@@ -32,11 +32,14 @@ def rate_table(generations: pd.DataFrame, signals: np.ndarray, compliance: float
         rates_by(members, "stopped", "group").assign(rate="RR with guard"),
         recovery.rename(columns={"refusal": "threshold"}).assign(rate="IRR"),
     ]
-    columns = ["rate", "group", "threshold", "value", "low", "high", "count"]
-    return pd.concat(found, ignore_index=True)[columns]
+    return pd.concat(found, ignore_index=True)[["rate", "group", "threshold", *FIELDS]]
 
 
 def pooled_rate(rows: pd.DataFrame) -> Rate:
-    """The rates of several groups, rows with value and count, as one rate with Wilson's interval."""
+    """The rates of several groups, rows with hits and count, as one rate with Wilson's interval.
+
+    Tables of earlier versions hold no hits; there each row's are its share of its count.
+    """
     known = rows[rows["count"] > 0]
-    return wilson(round(float((known["value"] * known["count"]).sum())), int(known["count"].sum()))
+    hits = known["hits"] if "hits" in known else (known["value"] * known["count"]).round()
+    return wilson(int(hits.sum()), int(known["count"].sum()))

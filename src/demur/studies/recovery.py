@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from demur.dynamics import Rate, attack_success_rate, full_recovery_rate, harmful_remasking_rate, rates_by
+from demur.dynamics import FIELDS, Rate, attack_success_rate, full_recovery_rate, harmful_remasking_rate, rates_by
 from demur.errors import InputError
 from demur.judges import Judge, judge_each
 from demur.recording import Recording
 
-COLUMNS = ["rate", "group", "threshold", "value", "low", "high", "count"]
+COLUMNS = ["rate", "group", "threshold", *FIELDS]
 REPORTED = ["verdicts", "malformed", "left_out"]
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from demur.dynamics import wilson
+from demur.dynamics import FIELDS, wilson
 from demur.studies.detection import ALL_ATTACKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ["detector", "group", "alpha", "value", "low", "high", "count", "median_step", "median_saved"]
+COLUMNS = ["detector", "group", "alpha", *FIELDS, "median_step", "median_saved"]
 
 
 def streaming_table(
@@ -26,8 +26,8 @@ def streaming_table(
     """Every streaming guard on every group of the test sets.
 
     stops : by name of the guard its alpha and, a generation, the step it is stopped at, 0 where it never is.
-    Columns detector, group, alpha, value, low, high, count (share stopped), median_step (of those stopped) and
-    median_saved (their share of steps never made), both missing where none is stopped.
+    Columns detector, group, alpha, value, low, high, count, hits (share stopped), median_step (of those stopped)
+    and median_saved (their share of steps never made), both missing where none is stopped.
     """
     import pandas as pd
 
