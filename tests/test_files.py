@@ -7,9 +7,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from demur import files, seals
+from demur import files, manifests, seals, tables
 from demur.errors import InputError
 from demur.files import parse_json, read_json, write_whole
 
@@ -141,12 +142,72 @@ def test_reading_what_is_no_file_is_one_line(tmp_path: Path) -> None:
         read_json(Path("/dev/zero"))
 
 
-def test_text_that_looks_like_a_seal_does_not_pass_for_one() -> None:
-    blank = seals.BLANK.encode()
-    content = seals.sealed(blank + b" between " + blank, "first")
-    assert content.endswith(blank)
-    seals.require_sealed(Path("x"), content, "first")
-    with pytest.raises(InputError, match="x: is damaged"):
-        seals.require_sealed(Path("x"), content, "last")
+def test_text_that_looks_like_a_seal_does_not_pass_for_one(tmp_path: Path) -> None:
+    fake = f'"hash": "{seals.BLANK}"'
+    manifests.write_manifest(tmp_path / "x.json", {"hash of": fake, "a": {"hash": seals.BLANK}})
+    assert manifests.read_manifest(tmp_path / "x.json") == {"hash of": fake, "a": {"hash": seals.BLANK}}
     with pytest.raises(ValueError, match="no place"):
-        seals.sealed(b"nothing", "first")
+        seals.sealed(b"nothing", "json")
+
+
+def test_every_flipped_bit_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    manifests.write_manifest(path, {"a": [1, 2.5, None], "nan": float("nan")})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 7]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"x\.json: "), seals.allow_unverified():
+            manifests.read_manifest(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", ""])
+def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match=r"x\.json: "):
+        manifests.read_manifest(tmp_path / "x.json")
+
+
+def test_a_name_that_is_no_text_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"x\.json: cannot be written"):
+        manifests.write_manifest(tmp_path / "x.json", {"model": "\ud800"})
+    assert not list(tmp_path.iterdir())
+
+
+HOSTILE = seals.BLANK
+FRAME = pd.DataFrame({"a": [HOSTILE, None], "b": pd.array([True, None], dtype="boolean"), HOSTILE: [0.5, 2.0]})
+
+
+def test_a_table_comes_back_with_its_marks(tmp_path: Path) -> None:
+    made = tables.write_table(tmp_path / "x.parquet", FRAME, {"of": HOSTILE})
+    stored = tables.read_table(tmp_path / "x.parquet", ["a"], expected=made)
+    pd.testing.assert_frame_equal(stored.table, FRAME)
+    assert stored.marks["of"] == HOSTILE
+    assert stored.hash == made
+    with pytest.raises(InputError, match="lacks the column 'c'"):
+        tables.read_table(tmp_path / "x.parquet", ["a", "c"])
+    with pytest.raises(InputError, match="is not the file that its manifest lists"):
+        tables.read_table(tmp_path / "x.parquet", expected="0" * 64)
+
+
+def test_every_flipped_bit_and_every_cut_of_a_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    tables.write_table(path, FRAME)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        flipped = whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
+        for content in (flipped, whole[:place]):
+            path.write_bytes(content)
+            with pytest.raises(InputError, match=r"x\.parquet: "), seals.allow_unverified():
+                tables.read_table(path)
+
+
+def test_a_table_without_a_hash_is_read_only_where_that_is_allowed(tmp_path: Path) -> None:
+    plain = pd.DataFrame({"a": ["x", None]})
+    plain.to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="carries no hash"):
+        tables.read_table(tmp_path / "x.parquet")
+    with pytest.warns(seals.UnverifiedWarning), seals.allow_unverified():
+        pd.testing.assert_frame_equal(tables.read_table(tmp_path / "x.parquet").table, plain)
+    (tmp_path / "x.parquet").write_bytes(b"PAR1" * 9)
+    with pytest.raises(InputError, match="no Parquet file"), seals.allow_unverified():
+        tables.read_table(tmp_path / "x.parquet")

@@ -21,9 +21,15 @@ from demur.errors import InputError
 BLANK = "demur-seal:" + "0" * 64
 """The place of a hash before it is known."""
 
-_SEAL = re.compile(rb"demur-seal:([0-9a-f]{64})")
+_SEALS = {
+    "json": re.compile(rb'"hash": "demur-seal:([0-9a-f]{64})"'),
+    "safetensors": re.compile(rb'\\"hash\\": \\"demur-seal:([0-9a-f]{64})\\"'),  # JSON within JSON
+    "parquet": re.compile(rb"demur\.hash\x18\x4bdemur-seal:([0-9a-f]{64})"),  # Thrift: a string of 75 bytes
+}
+"""The first match counts; texts cannot look like one, for JSON escapes quotes, or the caller puts the hash in front."""
+
 _ALLOWED: ContextVar[bool] = ContextVar("allow_unverified", default=False)
-Which = Literal["first", "last"]
+Kind = Literal["json", "safetensors", "parquet"]
 Span = tuple[int, int]
 
 
@@ -49,33 +55,32 @@ def set_allow_unverified(allowed: bool) -> None:
     _ALLOWED.set(allowed)
 
 
-def sealed(content: bytes, which: Which, span: Span | None = None) -> bytes:
+def sealed(content: bytes, kind: Kind, span: Span | None = None) -> bytes:
     """The bytes with their hash in the place of `BLANK`.
 
-    which : the first or the last seal within `span` counts, so that text that looks like a seal cannot be taken for
-        it: the caller puts `BLANK` before or behind all that is not its own. span : start and end; by default all.
+    kind : of the file. span : start and end of where the hash is looked for; by default everywhere.
     """
-    found = _find(content, which, span)
-    if found is None or found.group() != BLANK.encode():
+    found = _find(content, kind, span)
+    if found is None or found.group(1) != b"0" * 64:
         raise ValueError("the content has no place for its seal")
     start, end = found.span(1)
     return content[:start] + _digest(content, found).encode() + content[end:]
 
 
-def seal_of(content: bytes, which: Which, span: Span | None = None) -> str | None:
+def seal_of(content: bytes, kind: Kind, span: Span | None = None) -> str | None:
     """The hash that the bytes carry, whether or not it is right; None where they carry none."""
-    found = _find(content, which, span)
+    found = _find(content, kind, span)
     return None if found is None else found.group(1).decode()
 
 
-def require_sealed(path: Path, content: bytes, which: Which, span: Span | None = None) -> str:
+def require_sealed(path: Path, content: bytes, kind: Kind, span: Span | None = None) -> str:
     """The hash of a file's bytes, once they are known to be what was written; "" for an old file that is allowed.
 
     Raises `InputError` where the hash is wrong, or missing and not allowed to be.
     """
-    found = _find(content, which, span)
+    found = _find(content, kind, span)
     if found is None:
-        require_allowed(path)
+        require_allowed(path, content)
         return ""
     stored = found.group(1).decode()
     if stored != _digest(content, found):
@@ -83,8 +88,10 @@ def require_sealed(path: Path, content: bytes, which: Which, span: Span | None =
     return stored
 
 
-def require_allowed(path: Path) -> None:
-    """Warn of a file without a hash where that is allowed; else refuse it."""
+def require_allowed(path: Path, content: bytes = b"") -> None:
+    """Warn of a file without a hash where that is allowed; else refuse it, and one that had a hash in any case."""
+    if b"demur-seal:" in content:
+        raise InputError(f"{path}: is damaged (its hash cannot be found where it belongs); make it again")
     if not _ALLOWED.get():
         raise InputError(
             f"{path}: carries no hash, as files of demur 0.1 and files changed by other programs do, so damage could "
@@ -98,14 +105,8 @@ def hash_of(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=32).hexdigest()
 
 
-def _find(content: bytes, which: Which, span: Span | None) -> re.Match[bytes] | None:
-    matches = _SEAL.finditer(content, *(span or ()))
-    if which == "first":
-        return next(matches, None)
-    found = None
-    for found in matches:  # noqa: B007 - the last one is wanted
-        pass
-    return found
+def _find(content: bytes, kind: Kind, span: Span | None) -> re.Match[bytes] | None:
+    return _SEALS[kind].search(content, *(span or ()))
 
 
 def _digest(content: bytes, found: re.Match[bytes]) -> str:

@@ -39,7 +39,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
 
     full = {"hash": BLANK, **header, "format": FORMAT_VERSION, "demur": demur.__version__}
     content = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {_HEADER: json.dumps(full)})
-    write_whole(path, sealed(content, "first", _header_span(content)), parents=False)
+    write_whole(path, sealed(content, "safetensors", _header_span(content)), parents=False)
 
 
 def read_arrays(
@@ -54,9 +54,9 @@ def read_arrays(
     mend = f"Give a file that demur saved as {' or '.join(kinds)}."
     content = read_whole(path)
     span = _header_span(content)
-    is_sealed = seal_of(content, "first", span) is not None
+    is_sealed = seal_of(content, "safetensors", span) is not None
     if is_sealed:
-        require_sealed(path, content, "first", span)
+        require_sealed(path, content, "safetensors", span)
     arrays, header = _parse(path, content, span, mend)
     if not isinstance(header, dict):
         raise InputError(f"{path}: is a safetensors file without a demur header. {mend}")
@@ -71,7 +71,7 @@ def read_arrays(
         if "hash" in header:
             raise InputError(f"{path}: is damaged (its hash cannot be read). {mend}")
         with allowing(allow_unverified):
-            require_allowed(path)
+            require_allowed(path, content)
     header.pop("hash", None)
     return arrays, header
 
