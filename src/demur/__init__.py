@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from demur import attacks, defenses, dynamics, guards, models, prompts, recording, samplers, signal
+    from demur import attacks, checks, defenses, dynamics, guards, models, prompts, recording, samplers, signal
+    from demur.checks import Check, check
     from demur.errors import DemurError, InputError, ProvenanceError
     from demur.guards import DirectionGuard, SRIGuard, StreamingGuard, TrajectoryGuard
     from demur.judges import refused
@@ -22,6 +23,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Anchors": "signal",
+    "Check": "checks",
+    "check": "checks",
     "DemurError": "errors",
     "InputError": "errors",
     "Model": "models",
@@ -42,10 +45,11 @@ _HOMES = {
     "stream_anchors": "recording",
     "text_signal": "signal",
 }
-_ROOMS = ("attacks", "defenses", "dynamics", "guards", "models", "prompts", "recording", "samplers", "signal")
+_ROOMS = ("attacks", "checks", "defenses", "dynamics", "guards", "models", "prompts", "recording", "samplers", "signal")
 
 __all__ = [
     "Anchors",
+    "Check",
     "DemurError",
     "DirectionGuard",
     "InputError",
@@ -60,6 +64,8 @@ __all__ = [
     "TrajectoryGuard",
     "__version__",
     "attacks",
+    "check",
+    "checks",
     "defenses",
     "dynamics",
     "guards",

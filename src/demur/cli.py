@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from demur.cli_check import check
 from demur.cli_guard import guard_app
 from demur.errors import DemurError, InputError
 
@@ -43,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(guard_app, name="guard")
+app.command()(check)
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder or .gguf file.")]
 Steps = Annotated[int, typer.Option(help="T, the number of steps of a generation.")]

@@ -1,0 +1,103 @@
+"""Rows about batches: a prompt gives the same tokens and states alone and among others.
+
+In: a bench. Out: a row with and one without a beginning that all prompts share, one in which some generations end
+early, and one with a prompt longer than the window of the model's layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from demur.checks.bench import SHARED, Bench
+from demur.checks.gaps import gap_of
+from demur.checks.result import Row
+from demur.checks.texts import long_row, rows_of
+from demur.checks.traces import Tally, Trace
+
+WINDOW_SHARE = 0.4
+"""Most of the time there is that the row beyond the window may take."""
+BESIDE = (2, 9)
+"""Words of the short prompts beside the one that is longer than the window."""
+
+
+def batch_row(bench: Bench, kind: str) -> Row:
+    """All prompts in one batch against each alone."""
+    together, rows = bench.batch(kind), bench.rows[kind]
+    tally = Tally(bench.tolerance, gap_of(bench))
+    for place in bench.plan.compared:
+        tally.add(f"row {place + 1}", rows[place], together[place], bench.alone(kind, place))
+    lengths = [len(row) for row in rows]
+    beginning = "with" if kind == SHARED else "without"
+    measured = (
+        f"alone against a batch of {len(rows)}, {min(lengths)} to {max(lengths)} tokens, "
+        f"{beginning} a shared beginning; {bench.sampler.step_count} steps"
+    )
+    return tally.row(f"batch, {kind}", measured)
+
+
+def early_row(bench: Bench) -> Row:
+    """A batch in which some rows end early against the same rows alone, cut where they end."""
+    name, measured = "batch, rows that end", "a batch in which some rows end before the others, against each alone"
+    if bench.model.family != "autoregressive":
+        return Row(name, measured, outcome="not run", note="every canvas runs to its last step")
+    places = bench.plan.compared
+    alone = {place: bench.alone(SHARED, place) for place in places}
+    ending = _ending(list(alone.values()))
+    if ending is None:
+        return Row(name, measured, outcome="not run", note="all rows say the same tokens, so none ends before another")
+    rows = bench.rows[SHARED]
+    with bench.ending_at(ending):
+        together = bench.traces(rows, len(rows))
+    tally = Tally(bench.tolerance, gap_of(bench))
+    for place in places:
+        tally.add(f"row {place + 1}", rows[place], together[place], _cut(alone[place], ending))
+    ended = sum(ending in one.answer[:-1] for one in alone.values())
+    return tally.row(name, f"{measured}; {ended} of {len(places)} end early")
+
+
+def window_row(bench: Bench) -> Row:
+    """Short prompts beside one that is longer than the window, against each alone."""
+    window, plan = bench.plan.window, bench.plan
+    name = "batch, beyond the window"
+    measured = f"the same beside a prompt longer than the window of {window} tokens"
+    if window is None:
+        return Row(name, "the same beside a prompt longer than the window", outcome="not run", note="no layer has one")
+    shortest = min(len(row) for row in bench.rows[SHARED])
+    if window <= shortest:
+        return Row(name, measured, outcome="not run", note="every batch above holds longer prompts only")
+    least = window + max(window // 8, 4)
+    room = bench.model.context_length
+    if room is not None and least + plan.steps > room:
+        return Row(name, measured, outcome="not run", note=f"the context of {room} tokens is hardly longer")
+    seconds = 5 * plan.speed.of(least)
+    if seconds > WINDOW_SHARE * plan.allowed:
+        need = seconds / WINDOW_SHARE / 60
+        return Row(name, measured, outcome="not run", note=f"takes about {seconds:.0f} s; give {need:.1f} minutes")
+    rows = [*rows_of(bench.model, BESIDE, shared=True), long_row(bench.model, least)]
+    together = bench.traces(rows, len(rows))
+    tally = Tally(bench.tolerance, gap_of(bench))
+    for place, row in enumerate(rows):
+        tally.add(f"the row of {len(row)} tokens", row, together[place], bench.traces([row], 1)[0])
+    return tally.row(name, f"{measured}: {', '.join(str(len(row)) for row in rows)} tokens in one batch")
+
+
+def _ending(alone: Sequence[Trace]) -> int | None:
+    """A token that some rows say before their last step and others never, None where there is none."""
+    answers = [one.answer for one in alone]
+    for place in range(max(len(answer) for answer in answers) - 1):
+        for answer in answers:
+            if place < len(answer) - 1 and any(answer[place] not in other for other in answers):
+                return answer[place]
+    return None
+
+
+def _cut(whole: Trace, ending: int) -> Trace:
+    """The generation that ends where `ending` is said: nothing is committed after it, and phi stays as it was."""
+    if ending not in whole.answer[:-1]:
+        return whole
+    last = whole.answer.index(ending)
+    steps = np.arange(len(whole.phi))
+    committed = whole.committed & (np.arange(whole.committed.shape[1]) <= last)
+    return Trace(whole.tokens, committed, whole.phi[np.minimum(steps, last)])

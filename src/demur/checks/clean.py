@@ -1,0 +1,57 @@
+"""One clean forward pass of the network, alone, without padding or cache: the truth that states are held against.
+
+In: a model and token ids. Out: the states of chosen layers at every position, and logits.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from demur.errors import InputError
+from demur.models import Model
+
+
+class Pass(NamedTuple):
+    """states float32 ``[positions, layers, width]``; logits float32 ``[kept, vocabulary]``, of the last positions."""
+
+    states: torch.Tensor
+    logits: torch.Tensor
+
+
+@torch.no_grad()
+def clean_pass(model: Model, ids: Sequence[int], layers: Sequence[int], *, kept: int = 1) -> Pass:
+    """Run the network over one row; states are transformers' own ``output_hidden_states``.
+
+    kept : at how many of the last positions logits are given.
+    A network with its own final norm is read at that norm, because what its ``hidden_states`` end with is not known.
+    Raises `InputError` where the network gives no hidden states of its blocks.
+    """
+    row = torch.tensor([list(ids)], dtype=torch.int64, device=model.device)
+    takes = inspect.signature(model.network.forward).parameters
+    wanted: dict[str, Any] = {"use_cache": False, "logits_to_keep": kept}
+    options = {name: value for name, value in wanted.items() if name in takes}
+    inputs = {"input_ids": row, "attention_mask": torch.ones_like(row), **options}
+    if model.final_norm is not None:
+        with model.states(layers) as seen:
+            output = model.network(**inputs)
+        states = [state[0].float() for state in seen]
+    else:
+        output = model.network(**inputs, output_hidden_states=True)
+        hidden = output.hidden_states
+        if hidden is None or len(hidden) != model.layer_count + 1:
+            found = "no" if hidden is None else len(hidden)
+            raise InputError(f"the network gives {found} hidden states for {model.layer_count} blocks")
+        states = [hidden[layer][0].float() for layer in layers]
+    found_logits = getattr(output, "logits", None)
+    logits = output[0] if found_logits is None else found_logits
+    return Pass(torch.stack(states, dim=1).cpu(), logits[0, -kept:].float().cpu())
+
+
+def logit_gap(logits: torch.Tensor, tokens: Sequence[int]) -> float:
+    """How far the least of `tokens` is from the best, as a share of the largest |logit|; logits ``[vocabulary]``."""
+    least = min(float(logits[token]) for token in tokens)
+    return (float(logits.max()) - least) / max(float(logits.abs().max()), 1e-12)
