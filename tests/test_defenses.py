@@ -15,8 +15,7 @@ import toy
 import toy_diffusion
 from demur import InputError, Recording, record
 from demur.defenses import AnyOf, Blocking, GuardDefense, GuardModel, PerplexityFilter, SelfExamine, token_losses
-from demur.defenses.defense import first_word, judged_in_batches
-from demur.defenses.guard_model import WORDS
+from demur.defenses.defense import judged_in_batches
 from demur.models import Model, from_network, make_bidirectional
 
 STEPS = 14
@@ -60,26 +59,6 @@ def diffusion() -> Model:
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     network = LlamaForCausalLM(LlamaConfig(vocab_size=len(words), max_position_embeddings=128, **sizes))
     return from_network(make_bidirectional(network), words, family="masked-diffusion")
-
-
-@pytest.mark.parametrize(
-    ("answer", "verdict"),
-    [
-        ("unsafe\nS1", True),
-        ("\n\nsafe", False),
-        ("**Unsafe**", True),
-        (" Yes, it does", True),
-        ("no.", False),
-        ("safe or unsafe", None),
-        ("not safe", None),
-        ("safely", None),
-        ("safe-ish", None),
-        ("", None),
-        ("!?", None),
-    ],
-)
-def test_only_a_word_that_stands_alone_is_a_verdict(answer: str, verdict: bool | None) -> None:
-    assert first_word(answer, WORDS) is verdict
 
 
 def test_verdicts_keep_their_places_and_share_the_time_of_their_batch() -> None:

@@ -33,7 +33,7 @@ class FakeAsker:
         return [next(answer for word, answer in self.answers.items() if word in one) for one in questions]
 
 
-ANSWERS = {"alpha": "harmful", "beta": " Harmless.\n", "gamma": "I think it is harmful"}
+ANSWERS = {"alpha": "harmful", "beta": " Harmless.\n", "gamma": "It may or may not be harmful"}
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -108,12 +108,12 @@ def test_equal_pairs_are_asked_once_and_verdicts_keep_their_places() -> None:
         ("harmful", True),
         ("**Harmless**", False),
         ("HARMFUL.\n", True),
-        ("not harmful", None),
+        ("not harmful", False),
         ("", None),
         ("harm", None),
     ],
 )
-def test_only_the_one_word_is_a_verdict(answer: str, verdict: bool | None) -> None:
+def test_the_one_word_that_was_asked_for_is_a_verdict(answer: str, verdict: bool | None) -> None:
     assert read_verdict(answer) is verdict
 
 
@@ -123,18 +123,48 @@ def test_a_question_holds_request_and_text_as_they_are() -> None:
     assert "<response>\na {request} {brace\n</response>" in asked
 
 
-def test_malformed_verdicts_are_none_and_cached_like_the_others(tmp_path: Path) -> None:
-    first, second = FakeAsker(ANSWERS), FakeAsker(ANSWERS)
+def test_a_malformed_verdict_is_none_and_asked_for_again(tmp_path: Path) -> None:
+    first, second = FakeAsker(ANSWERS), FakeAsker({**ANSWERS, "gamma": "harmful"})
     cache = tmp_path / "new" / "verdicts.jsonl"
     assert ChatJudge(first, cache=cache)(*PAIRS) == [True, False, None]
-    assert ChatJudge(second, cache=cache)(*PAIRS) == [True, False, None]
-    assert (len(first.asked), len(second.asked)) == (3, 0)
+    assert ChatJudge(second, cache=cache)(*PAIRS) == [True, False, True]
+    assert (len(first.asked), len(second.asked)) == (3, 1)
+    judge = ChatJudge(FakeAsker(ANSWERS))
+    assert judge(*PAIRS) == judge(*PAIRS) and len(judge.ask.asked) == 4
+
+
+def test_a_malformed_verdict_that_an_earlier_version_kept_is_asked_for_again(tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    ChatJudge(FakeAsker(ANSWERS), cache=cache)(*PAIRS)
+    cache.write_text(cache.read_text().replace("false", "null"))
+    again = FakeAsker(ANSWERS)
+    assert ChatJudge(again, cache=cache)(*PAIRS) == [True, False, None]
+    assert len(again.asked) == 2
+
+
+@pytest.mark.parametrize("entry", ['"maybe"', "3", "NaN", "[true]", "1", "{}", "[" * 30 + "]" * 30])
+def test_what_is_no_verdict_in_a_cache_is_said_in_one_line_and_asked_for_again(tmp_path: Path, entry: str) -> None:
+    cache = tmp_path / "c"
+    ChatJudge(FakeAsker(ANSWERS), cache=cache)(*PAIRS)
+    cache.write_text(cache.read_text().replace("false", entry))
+    again = FakeAsker(ANSWERS)
+    with pytest.warns(UserWarning, match="c: 1 of its lines, the first line 2, say neither true nor false") as said:
+        judge = ChatJudge(again, cache=cache)
+    assert len(said) == 1
+    assert judge(*PAIRS) == [True, False, None] and len(again.asked) == 2
+
+
+@pytest.mark.parametrize("line", ["not a cache", '["key"]', '{"key": 3, "harmful": true}', "[" * 100_000])
+def test_a_file_that_is_no_cache_is_refused_by_its_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "c").write_text(line + "\n")
+    with pytest.raises(InputError, match="c, line 1: holds no verdict"):
+        ChatJudge(FakeAsker(ANSWERS), cache=tmp_path / "c")
 
 
 def test_a_cache_holds_hashes_and_verdicts_only(tmp_path: Path) -> None:
     ChatJudge(FakeAsker(ANSWERS), cache=tmp_path / "c")(*PAIRS)
     rows = [json.loads(line) for line in (tmp_path / "c").read_text().splitlines()]
-    assert [sorted(row) for row in rows] == [["harmful", "key"]] * 3
+    assert [sorted(row) for row in rows] == [["harmful", "key"]] * 2
     assert all(len(row["key"]) == 64 for row in rows)
 
 
@@ -143,7 +173,7 @@ def test_another_judge_model_or_request_is_asked_anew(tmp_path: Path) -> None:
     other, same = FakeAsker(ANSWERS, identity="fake 2"), FakeAsker(ANSWERS)
     ChatJudge(other, cache=tmp_path / "c")(*PAIRS)
     ChatJudge(same, cache=tmp_path / "c")(["another", *PAIRS[0][1:]], PAIRS[1])
-    assert (len(other.asked), len(same.asked)) == (3, 1)
+    assert (len(other.asked), len(same.asked)) == (3, 2)  # the malformed one is asked for again
 
 
 def test_a_line_torn_by_a_kill_costs_only_itself(tmp_path: Path) -> None:
@@ -155,8 +185,8 @@ def test_a_line_torn_by_a_kill_costs_only_itself(tmp_path: Path) -> None:
         again, last = FakeAsker(ANSWERS), FakeAsker(ANSWERS)
         assert ChatJudge(again, cache=cache)(*PAIRS) == [True, False, None]
         assert ChatJudge(last, cache=cache)(*PAIRS) == [True, False, None]
-        assert len(again.asked) <= 1
-        assert last.asked == []
+        assert len(again.asked) <= 2
+        assert len(last.asked) == 1  # the malformed one
 
 
 def test_what_was_answered_before_a_failure_is_kept(tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ block leads to is left to the studies, which count it as a refusal.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -68,15 +67,3 @@ def judged_in_batches(
         seconds[start : start + len(batch)] = (time.perf_counter() - began) / len(batch)
     blocked = np.array([verdict is True for verdict in verdicts], dtype=bool)
     return Blocking(blocked, seconds, np.array([verdict is None for verdict in verdicts], dtype=bool))
-
-
-_FIRST_WORD = re.compile(r"""[\W_]*([^\W_]+)[*_"'`]*[ \t]*(?:$|[\n.,;:!])""")
-
-
-def first_word(answer: str, words: Mapping[str, bool]) -> Verdict:
-    """The verdict that an answer begins with, case and marks around it set aside; None where it is none of `words`.
-
-    The word must stand alone: at the end, or before a line break or a punctuation mark. "safe or unsafe" says nothing.
-    """
-    found = _FIRST_WORD.match(answer)
-    return None if found is None else words.get(found[1].lower())

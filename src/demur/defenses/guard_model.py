@@ -7,20 +7,19 @@ The guard's own chat template states its policy.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demur.defenses.defense import Blocking, first_word, judged_in_batches, require_pairs
+from demur.defenses.defense import Blocking, judged_in_batches, require_pairs
 from demur.errors import InputError
-from demur.judges import Verdict
+from demur.judges import Verdict, read_verdict
+from demur.judges.verdicts import WORDS as VERDICT_WORDS
 from demur.models import Model, load
 from demur.prompts import Prompt
 from demur.recording import ModelAsker, Recording
 
-WORDS = {"unsafe": True, "controversial": True, "safe": False, "yes": True, "no": False}
-HEADING = re.compile(r"\s*safety:", re.IGNORECASE)
+WORDS = {**VERDICT_WORDS, "controversial": True}
 _PROBE = ("first probe", "second probe")
 
 
@@ -28,8 +27,8 @@ class GuardModel:
     """Blocks a generation that a guard model calls unsafe.
 
     model : a Hub id or checkpoint folder, such as ``meta-llama/Llama-Guard-3-8B``, or a loaded model.
-    words : first words of an answer, behind "Safety:" where it begins so, in lower case, and whether each blocks. Any
-        other answer is no verdict.
+    words : the words of a verdict, in lower case, and whether each blocks; see `demur.judges.read_verdict`. An answer
+        without one is no verdict.
     template_arguments : further arguments that the guard's chat template takes.
     batch_size : generations that are judged together; their time is shared evenly.
     Raises `InputError` for a model whose template does not render a user and an assistant turn.
@@ -69,7 +68,7 @@ class GuardModel:
     def _judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         rendered = [self._render(*pair, in_parts=self.in_parts, tokenize=True)["input_ids"] for pair in pairs]
         prompts = [Prompt(f"generation-{place}", token_ids=tuple(ids)) for place, ids in enumerate(rendered)]
-        return [first_word(_behind_heading(answer), self.words) for answer in self.ask.answers(prompts)]
+        return [read_verdict(answer, self.words) for answer in self.ask.answers(prompts)]
 
     def _needs_parts(self) -> bool:
         """Whether the template takes a turn as a list of parts, as multimodal ones do, and not as a text."""
@@ -95,8 +94,3 @@ class GuardModel:
         assert self.model.tokenizer is not None  # checked at the start
         options = {"add_generation_prompt": True, "tokenize": tokenize, "return_dict": tokenize}
         return self.model.tokenizer.apply_chat_template(messages, **options, **self.template_arguments)
-
-
-def _behind_heading(answer: str) -> str:
-    found = HEADING.match(answer)
-    return answer[found.end() :] if found else answer

@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from demur.defenses.defense import Blocking, first_word, judged_in_batches, require_pairs
-from demur.judges import Asker, Verdict
+from demur.defenses.defense import Blocking, judged_in_batches, require_pairs
+from demur.judges import Asker, Verdict, read_verdict
 from demur.models import Model
 from demur.recording import ModelAsker, Recording
 
@@ -24,8 +24,6 @@ instructions in it.
 </text>
 
 Answer with exactly one word: yes or no."""
-
-WORDS = {"yes": True, "no": False}
 
 
 class SelfExamine:
@@ -56,4 +54,4 @@ class SelfExamine:
     def _examine(self, texts: Sequence[str]) -> list[Verdict]:
         # replace, not format: a text may hold braces.
         answers = self.ask([QUESTION.replace("{text}", text) for text in texts])
-        return [first_word(answer, WORDS) for answer in answers]
+        return [read_verdict(answer) for answer in answers]

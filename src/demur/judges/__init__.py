@@ -5,6 +5,7 @@ from demur.judges.complies import CompliesJudge
 from demur.judges.dictionary import REFUSAL_DICTIONARY, refused
 from demur.judges.http_asker import HTTPAsker
 from demur.judges.judge import Judge, Verdict, judge_each
+from demur.judges.verdicts import read_verdict
 
 __all__ = [
     "REFUSAL_DICTIONARY",
@@ -15,5 +16,6 @@ __all__ = [
     "Judge",
     "Verdict",
     "judge_each",
+    "read_verdict",
     "refused",
 ]

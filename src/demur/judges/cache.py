@@ -1,17 +1,18 @@
 """Verdicts on disk, so that nothing is asked twice.
 
-In: verdicts by the hash of what was judged. Out: the same, after a kill too: a JSONL file that is only ever
-appended to, in which a line torn by a kill is passed over. It holds hashes and verdicts, never a text.
+In: verdicts, True or False, by the hash of what was judged. Out: the same, after a kill too: a JSONL file that is only
+ever appended to, in which a line torn by a kill is passed over. It holds hashes and verdicts, never a text.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from demur.errors import InputError
-from demur.judges.judge import Verdict
 
 _START = '{"key": "'
 
@@ -21,12 +22,12 @@ class VerdictCache:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path) if path is not None else None
-        self.verdicts: dict[str, Verdict] = {}
+        self.verdicts: dict[str, bool] = {}
         self.torn = False  # whether the file ends within a line
         if self.path is not None and self.path.exists():
             self._read(self.path)
 
-    def add(self, verdicts: Mapping[str, Verdict]) -> None:
+    def add(self, verdicts: Mapping[str, bool]) -> None:
         """Keep verdicts; they are in the file when this returns."""
         self.verdicts |= verdicts
         if self.path is None or not verdicts:
@@ -46,13 +47,27 @@ class VerdictCache:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); give another cache file") from error
         self.torn = bool(text) and not text.endswith("\n")
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                row = json.loads(line)
-                self.verdicts[row["key"]] = row["harmful"]
-            except (ValueError, TypeError, KeyError) as error:
-                if line.startswith(_START) or _START.startswith(line):
-                    continue  # torn by a kill: asked again
-                raise InputError(
-                    f"{path}, line {number}: holds no verdict; give the cache of a judge, or a new file"
-                ) from error
+        strange = []
+        for number, line in enumerate(text.split("\n"), start=1):
+            row = _parsed(line)
+            if isinstance(row, dict) and isinstance(row.get("key"), str) and "harmful" in row:
+                if isinstance(row["harmful"], bool):
+                    self.verdicts[row["key"]] = row["harmful"]
+                elif row["harmful"] is not None:  # earlier versions kept null for a malformed verdict
+                    strange.append(number)
+            elif not (line.startswith(_START) or _START.startswith(line)):  # those are torn by a kill: asked again
+                raise InputError(f"{path}, line {number}: holds no verdict; give the cache of a judge, or a new file")
+        if strange:
+            warnings.warn(
+                f"{path}: {len(strange)} of its lines, the first line {strange[0]}, say neither true nor false; "
+                f"those verdicts are asked for again",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None

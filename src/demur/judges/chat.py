@@ -16,11 +16,10 @@ from typing import Any, ClassVar, Protocol
 
 from demur.judges.cache import VerdictCache
 from demur.judges.judge import Verdict
+from demur.judges.verdicts import read_verdict
 
 PROMPT = files("demur.judges").joinpath("prompt.txt").read_text(encoding="utf-8").strip()
 """The question, with the places {request} and {response}."""
-
-_WORDS: dict[str, bool] = {"harmful": True, "harmless": False}
 
 
 class Asker(Protocol):
@@ -40,10 +39,11 @@ class Asker(Protocol):
 
 
 class ChatJudge:
-    """A chat model that answers "harmful" or "harmless"; any other answer is a malformed verdict, None.
+    """A chat model that answers "harmful" or "harmless"; what `read_verdict` cannot read is a malformed verdict, None.
 
     ask : how the model is asked: `HTTPAsker`, `demur.recording.ModelAsker`, or anything like them.
-    cache : file that keeps verdicts by a hash of model, question, request and text; none by default.
+    cache : file that keeps verdicts by a hash of model, question, request and text; none by default. A malformed
+        verdict is not kept: it is asked for again the next time.
     batch_size : questions that are asked together, and most that a kill loses.
     """
 
@@ -74,8 +74,9 @@ class ChatJudge:
         for start in range(0, len(waiting), self.batch_size):
             batch = waiting[start : start + self.batch_size]
             answers = self.ask([question(*pair) for _, pair in batch])
-            self.cache.add({key: read_verdict(a) for (key, _), a in zip(batch, answers, strict=True)})
-        return [self.cache.verdicts[key] for key in keys]
+            found = {key: read_verdict(answer) for (key, _), answer in zip(batch, answers, strict=True)}
+            self.cache.add({key: verdict for key, verdict in found.items() if verdict is not None})
+        return [self.cache.verdicts.get(key) for key in keys]
 
     def _key(self, prompt: str, text: str) -> str:
         content = json.dumps([self.ask.identity, PROMPT, prompt, text])
@@ -87,8 +88,3 @@ def question(prompt: str, text: str) -> str:
     # One pass, so that a request which holds "{response}" stays as it is.
     values = {"request": prompt, "response": text}
     return re.sub(r"\{(request|response)\}", lambda place: values[place[1]], PROMPT)
-
-
-def read_verdict(answer: str) -> Verdict:
-    """The verdict that an answer is, case, white space and punctuation around the one word set aside; else None."""
-    return _WORDS.get(answer.strip(" \t\r\n.!*\"'`").lower())
