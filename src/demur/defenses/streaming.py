@@ -18,6 +18,7 @@ from demur.errors import InputError
 from demur.guards import StreamingGuard
 from demur.models import Model
 from demur.prompts import as_prompts
+from demur.recording.gaps import text_with_gaps
 from demur.recording.generate import Encoded, encode, pad_left
 from demur.recording.recorder import Prompts, describe
 from demur.samplers import Prefill, Sampler, Step
@@ -115,17 +116,17 @@ def _generate(
     ids, mask = pad_left([one.ids for one in chosen], model.pad_token_id)
     forced = [one.forced.tolist() for one in chosen]
     prefill = forced if any(forced) else None
-    tokens: list[list[int]] = [[] for _ in chosen]
+    texts: list[str | None] = [None] * len(chosen)
+    counts = np.zeros(len(chosen), dtype=np.int64)
     stopped_at = np.zeros(len(chosen), dtype=np.int64)
     for step, watch in watched_steps(sampler, model, ids, mask, reading=reading, guard=guard, prefill=prefill):
         for row in np.flatnonzero((stopped_at == 0) & ((watch.stopped_at > 0) | (step.index == sampler.step_count))):
-            tokens[row] = step.committed[row][step.is_committed[row]].tolist()
+            known, committed = (one[row].cpu().numpy() for one in (step.is_committed, step.committed))
+            counts[row] = known.sum()
+            if model.tokenizer is not None:
+                texts[row] = text_with_gaps(model.decode, committed, known, model.eos_token_ids)
         stopped_at = watch.stopped_at
     return [
-        {
-            "stopped_at": int(stop),
-            "text": None if model.tokenizer is None else model.decode(committed),
-            "tokens": len(committed),
-        }
-        for stop, committed in zip(stopped_at, tokens, strict=True)
+        {"stopped_at": int(stop), "text": text, "tokens": int(count)}
+        for stop, text, count in zip(stopped_at, texts, counts, strict=True)
     ]

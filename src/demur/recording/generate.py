@@ -19,6 +19,7 @@ from demur.judges.dictionary import refused
 from demur.models import Model
 from demur.prompts import Prompt
 from demur.recording.forcing import forced_of, whole_response
+from demur.recording.gaps import text_with_gaps
 from demur.samplers import Sampler, Step
 
 
@@ -148,7 +149,7 @@ def _steps(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Se
 
 def _texts(model: Model, tokens: np.ndarray, committed_at: np.ndarray) -> list[str]:
     rows = zip(tokens, committed_at, strict=True)
-    return [model.decode(row[places > 0].tolist()) for row, places in rows]
+    return [text_with_gaps(model.decode, row, places > 0, model.eos_token_ids) for row, places in rows]
 
 
 def pad_left(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

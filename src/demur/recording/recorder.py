@@ -82,6 +82,7 @@ def record(
         else kept_anchors.describe(provenance, max(kept_anchors.layers)).to_dict(),
         "revises": sampler.revises,
         "eos_token_ids": model.eos_token_ids,
+        "mask_token_id": model.mask_token_id,
         "complete": False,
     }
     encoded = encode(model, checked, sampler, texts)

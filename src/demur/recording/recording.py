@@ -16,6 +16,7 @@ import numpy as np
 from demur.errors import InputError
 from demur.provenance import Provenance
 from demur.recording import folder as files
+from demur.recording.gaps import text_with_gaps
 from demur.signal import Signal
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class StepText(NamedTuple):
-    """The text at one step: of the committed tokens, and of all predicted ones."""
+    """The text at one step: of the committed tokens, and of all predicted ones; gaps in it are `GAP`."""
 
     committed: str
     predicted: str
@@ -140,15 +141,20 @@ class Recording:
         return StepTokens(np.broadcast_to(arrays["tokens"][at], is_committed.shape), is_committed)
 
     def _texts_of(self, tokens: StepTokens) -> list[StepText]:
-        committed = [self._text(row[known]) for row, known in zip(*tokens, strict=True)]
+        committed = [self._text(row, known) for row, known in zip(*tokens, strict=True)]
         if not self.manifest["revises"]:
             return [StepText(text, text) for text in committed]
-        return [StepText(text, self._text(row)) for text, row in zip(committed, tokens.predicted, strict=True)]
+        # A position that a block has not reached yet is predicted as the mask itself: it is a gap too.
+        mask = self.manifest.get("mask_token_id", self.tokenizer.mask_token_id)
+        guessed = tokens.is_committed | (tokens.predicted != (-1 if mask is None else mask))
+        predicted = [self._text(row, known) for row, known in zip(tokens.predicted, guessed, strict=True)]
+        return [StepText(*texts) for texts in zip(committed, predicted, strict=True)]
 
-    def _text(self, tokens: np.ndarray) -> str:
+    def _text(self, tokens: np.ndarray, known: np.ndarray) -> str:
         from demur.models import decode_response
 
-        return decode_response(self.tokenizer, tokens.tolist(), self.manifest["eos_token_ids"])
+        ends = self.manifest["eos_token_ids"]
+        return text_with_gaps(lambda run: decode_response(self.tokenizer, run, ends), tokens, known, ends)
 
     @cached_property
     def tokenizer(self) -> Any:
