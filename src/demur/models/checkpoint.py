@@ -7,8 +7,8 @@ module of each checkpoint format hands to `load`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,11 @@ from typing import Any
 import torch
 
 from demur.errors import InputError
+from demur.models.limits import require_fitting_size, require_sane_config
 from demur.models.model import Family
+from demur.models.weight_files import named, opened, read_headers, weight_files, wrapper_prefix
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth")
 DType = str | torch.dtype
-NAMED = 5
-"""How many of the missing or unexpected tensors an error names."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,24 @@ def unsupported(folder: Path, key: str, value: Any, supported: str) -> InputErro
     )
 
 
-def empty(make: Callable[[], Any], folder: Path) -> Any:
+def token_id(config: Mapping[str, Any], key: str, default: int, folder: Path) -> int:
+    """The token id that a config names, or the official checkpoint's; `InputError` where it is no whole number."""
+    value = default if config.get(key) is None else config[key]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{folder / 'config.json'}: {key} is {value!r}, expected a token id")
+    return value
+
+
+def empty(make: Callable[[], Any], config: Mapping[str, Any], folder: Path) -> Any:
     """The network that `make` builds from a folder's config, with parameters that take no memory."""
+    require_sane_config(config, folder, read_headers(folder, weight_files(folder)))
     try:
         with torch.device("meta"):
             return make()
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / 'config.json'}: no network can be built from it: {error!r}") from error
+    except Exception as error:  # a config can be wrong in any way
+        raise InputError(
+            f"{folder / 'config.json'}: no network can be built from it: {' '.join(repr(error).split())[:300]}"
+        ) from error
 
 
 def fill(
@@ -71,54 +80,37 @@ def fill(
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if tied:
         wanted.pop("lm_head.weight")
-    unexpected = []
-    for file in weight_files(folder):
-        with _opened(file, device) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
-                target = rename(name)
+    files = weight_files(folder)
+    tensors = read_headers(folder, files)
+    require_fitting_size(network, folder, tensors, quantized=False)
+    prefix = wrapper_prefix(list(tensors))
+    if prefix:
+        warnings.warn(f"{folder}: every tensor's name begins with {prefix!r}, which was taken off", stacklevel=5)
+    unexpected, heads = [], []
+    for file in files:
+        with opened(file, str(device)) as handle:
+            for name in handle.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
+                target = rename(name.removeprefix(prefix))
+                if tied and target == "lm_head.weight":
+                    heads.append((name, handle.get_tensor(name)))
+                    continue
                 if target not in wanted or target is None:
                     unexpected.append(name)
                     continue
-                tensor = tensors.get_tensor(name)
+                tensor = handle.get_tensor(name)
                 _require_shape(file, name, tensor.shape, wanted.pop(target))
                 _assign(network, target, tensor if dtype == "auto" else tensor.to(dtype))
+    unexpected += [name for name, head in heads if not _is_embeddings(network, head)]
     if unexpected or wanted:
         raise InputError(
-            f"{folder}: the weights do not fit the config.json: missing {_named(list(wanted))}; "
-            f"unexpected {_named(unexpected)}. Get the checkpoint's files again, all of one revision"
+            f"{folder}: the weights do not fit the config.json: missing {named(list(wanted))}; "
+            f"unexpected {named(unexpected)}. Get the checkpoint's files again, all of one revision"
         )
     if tied:
         network.lm_head.weight = network.get_input_embeddings().weight
     # The rotary frequencies are no weights: they are in no file, and on the meta device they were never computed.
     for module in [module for module in network.modules() if hasattr(module, "rotary_emb")]:
         module.rotary_emb = type(module.rotary_emb)(config=network.config).to(device)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, one or those its index names; `InputError` if there are none."""
-    single, index = folder / SINGLE, folder / INDEX
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        others = [file.name for pattern in OTHER_WEIGHTS for file in sorted(folder.glob(pattern))]
-        raise InputError(
-            f"{folder}: holds no {SINGLE} and no {INDEX} (other weights: {_named(others)}); this model needs "
-            f"safetensors, which load without running pickled code: get or convert the checkpoint in that format"
-        )
-    files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-    lacking = [file.name for file in files if not file.is_file()]
-    if lacking:
-        raise InputError(f"{folder}: {INDEX} names {_named(lacking)}, which is not there; get it again")
-    return files
-
-
-def _opened(file: Path, device: torch.device) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(file, framework="pt", device=str(device))
-    except SafetensorError as error:
-        raise InputError(f"{file}: is damaged ({error}); get it again") from error
 
 
 def _require_shape(file: Path, name: str, found: Sequence[int], expected: Sequence[int]) -> None:
@@ -129,12 +121,12 @@ def _require_shape(file: Path, name: str, found: Sequence[int], expected: Sequen
         )
 
 
+def _is_embeddings(network: Any, head: torch.Tensor) -> bool:
+    """Whether the head that a file holds beside tied embeddings is these embeddings."""
+    embeddings = network.get_input_embeddings().weight
+    return embeddings.shape == head.shape and not embeddings.is_meta and torch.equal(embeddings, head.to(embeddings))
+
+
 def _assign(network: Any, name: str, tensor: torch.Tensor) -> None:
     module, _, parameter = name.rpartition(".")
     setattr(network.get_submodule(module), parameter, torch.nn.Parameter(tensor))
-
-
-def _named(names: Sequence[str]) -> str:
-    if not names:
-        return "none"
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -13,20 +13,25 @@ from typing import Any
 import torch
 
 from demur.errors import InputError
-from demur.models.checkpoint import Built, DType, weight_files
+from demur.models.causal import from_files, read_settings
+from demur.models.checkpoint import Built, DType
+from demur.models.limits import require_sane_config
+from demur.models.weight_files import read_headers, weight_files, wrapper_prefix
 
 
 def build_diffusion_gemma(config: Mapping[str, Any], folder: Path, dtype: DType, device: torch.device) -> Built:
     """The network of a DiffusionGemma checkpoint; its response is one canvas unless the sampler says otherwise."""
-    weight_files(folder)  # safetensors or an error, as for the other formats
-    try:
-        from transformers import DiffusionGemmaForBlockDiffusion
-    except ImportError as error:
-        raise InputError("DiffusionGemma needs a newer transformers: pip install -U transformers") from error
-    try:
-        network = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=dtype).to(device).eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"{folder}: the checkpoint cannot be loaded: {error}") from error
+    import transformers
+
+    if not hasattr(transformers, "DiffusionGemmaForBlockDiffusion"):
+        raise InputError("DiffusionGemma needs a newer transformers: pip install -U transformers")
+    tensors = read_headers(folder, weight_files(folder))
+    require_sane_config(config, folder, tensors)
+    prefix = wrapper_prefix(list(tensors))
+    options: dict[str, Any] = {"config": read_settings(folder, trust_remote_code=False), "use_safetensors": True}
+    if prefix:
+        raise InputError(f"{folder}: every tensor's name begins with {prefix!r}; take it off and save the file again")
+    network = from_files(folder, dtype, options, "DiffusionGemmaForBlockDiffusion").to(device).eval()
     ends = network.generation_config.eos_token_id
     ends = network.config.get_text_config().eos_token_id if ends is None else ends
     return Built(

@@ -7,7 +7,6 @@ predict position i, as in the autoregressive model Dream was trained from.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import Any
 import torch
 
 from demur.models.bidirectional import make_bidirectional
-from demur.models.checkpoint import Built, DType, empty, fill, unsupported
+from demur.models.checkpoint import Built, DType, empty, fill, token_id, unsupported
+from demur.models.end_tokens import token_ids
+from demur.models.json_file import read_json_if_there
 
 MASK = 151666
 """The mask token of Dream-v0-Instruct-7B, used where the config names none."""
@@ -43,15 +44,14 @@ def build_dream(config: Mapping[str, Any], folder: Path, dtype: DType, device: t
     for key in ("rope_scaling", "use_sliding_window"):
         if config.get(key):
             raise unsupported(folder, key, config[key], "null or false")
-    network = empty(partial(_network, config), folder)
+    network = empty(partial(_network, config), config, folder)
     fill(network, folder, str, dtype, device, tied=network.config.tie_word_embeddings)
     make_bidirectional(network)
-    mask = config.get("mask_token_id")
     return Built(
         network=network,
         family="masked-diffusion",
         eos_token_ids=_end_of_sequence(config, folder),
-        mask_token_id=MASK if mask is None else int(mask),
+        mask_token_id=token_id(config, "mask_token_id", MASK, folder),
         logits_shifted=True,
         sampler_defaults={"response_length": 128, "remasking": "entropy", "schedule": "dream"},
         tokenizer_class="Qwen2Tokenizer",  # the checkpoint's own class is remote code around the same files
@@ -70,8 +70,5 @@ def _network(config: Mapping[str, Any]) -> Any:
 
 def _end_of_sequence(config: Mapping[str, Any], folder: Path) -> list[int]:
     """What ends a response, of the generation config and of the config."""
-    file = folder / "generation_config.json"
-    generation = json.loads(file.read_text()) if file.is_file() else {}
-    found = [generation.get("eos_token_id"), config.get("eos_token_id")]
-    ids = [one for value in found for one in (value if isinstance(value, list) else [value]) if one is not None]
-    return list(dict.fromkeys(ids))
+    generation = read_json_if_there(folder / "generation_config.json")
+    return token_ids(generation.get("eos_token_id"), config.get("eos_token_id"))

@@ -6,13 +6,15 @@ the way in for masked-diffusion models with code of their own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from demur.errors import InputError
 from demur.models.chat import ChatFormat
-from demur.models.fingerprint import module_hash
+from demur.models.end_tokens import end_tokens, pad_token, token_ids, vocabulary_size
+from demur.models.families import require_autoregressive
 from demur.models.model import Family, Model
 
 if TYPE_CHECKING:
@@ -25,13 +27,14 @@ def from_network(
     *,
     name: str = "in-memory",
     content: str | None = None,
-    family: Family = "autoregressive",
+    family: Family | None = None,
     revision: str | None = None,
     mask_token_id: int | None = None,
     logits_shifted: bool = False,
     final_norm: str | None = None,
     eos_token_ids: list[int] | None = None,
     sampler_defaults: dict[str, Any] | None = None,
+    content_before: Callable[[], str] | None = None,
 ) -> Model:
     """A `Model` around a network that is in memory already.
 
@@ -42,48 +45,47 @@ def from_network(
         model = from_network(network, tokenizer, family="masked-diffusion", mask_token_id=126336,
                              final_norm="model.transformer.ln_f")
 
-    content : identity of config and weights; by default a hash over every parameter.
+    content : identity of config and weights; by default a hash over every parameter, taken anew when one changes.
+    family : "autoregressive" by default, which is refused for a network whose config speaks of masks.
     mask_token_id : masked diffusion needs one; by default the config's or the tokenizer's.
     logits_shifted : whether the logits at position i - 1 predict position i.
     final_norm : dotted name of the final norm, for a network with its own attention: it is called with
         ``input_ids`` and a mask ``[batch, positions]`` and must give logits at every position; its blocks
         are the module list beside the norm. None for transformers' own decoder classes; one of those
         becomes bidirectional with `make_bidirectional`.
-    eos_token_ids : by default those of the generation config, the config or the tokenizer.
-    sampler_defaults : see `Model`.
+    eos_token_ids : by default those of generation config, config, tokenizer and chat template together.
+    sampler_defaults, content_before : see `Model`.
     """
     config: Any = network.config
-    generation: Any = getattr(network, "generation_config", None)
+    if family is None:
+        settings = {"architectures": [type(network).__name__], **_plain_config(config)}
+        require_autoregressive(name, settings, {}, asked=False)
+        family = "autoregressive"
     if mask_token_id is None and family == "masked-diffusion":
         mask_token_id = _mask_id(name, config, tokenizer)
-    eos = (
-        _ids(getattr(generation, "eos_token_id", None))
-        or _ids(getattr(config.get_text_config(), "eos_token_id", None))
-        or _ids(getattr(tokenizer, "eos_token_id", None))
-    )
-    eos = eos if eos_token_ids is None else eos_token_ids
-    pad = _ids(getattr(generation, "pad_token_id", None), getattr(config, "pad_token_id", None))
-    pad += _ids(getattr(tokenizer, "pad_token_id", None)) + eos + [0]
+    _require_known(name, "mask_token_id", mask_token_id, network)
+    eos = end_tokens(network, tokenizer) if eos_token_ids is None else list(dict.fromkeys(eos_token_ids))
     return Model(
         network=network.eval(),
         tokenizer=tokenizer,
         name=name,
         family=family,
-        content=content or module_hash(network),
+        content=content or "",
         chat_format=ChatFormat.of(tokenizer),
-        eos_token_ids=list(dict.fromkeys(eos)),
-        pad_token_id=pad[0],
+        eos_token_ids=eos,
+        pad_token_id=pad_token(network, tokenizer, eos),
         mask_token_id=mask_token_id,
         context_length=getattr(config.get_text_config(), "max_position_embeddings", None),
         revision=revision,
         sampler_defaults=sampler_defaults or {},
         logits_shifted=logits_shifted,
         final_norm=final_norm,
+        content_before=content_before,
     )
 
 
 def _mask_id(name: str, config: Any, tokenizer: Any) -> int:
-    found = _ids(getattr(config, "mask_token_id", None), getattr(tokenizer, "mask_token_id", None))
+    found = token_ids(getattr(config, "mask_token_id", None), getattr(tokenizer, "mask_token_id", None))
     if not found:
         raise InputError(
             f"{name}: a masked-diffusion model needs a mask token, and neither its config nor its tokenizer "
@@ -92,10 +94,15 @@ def _mask_id(name: str, config: Any, tokenizer: Any) -> int:
     return found[0]
 
 
-def _ids(*values: Any) -> list[int]:
-    """Every token id among values that may be None, one id or a list of them."""
-    ids: list[int] = []
-    for value in values:
-        if value is not None:
-            ids += [int(value)] if not isinstance(value, list | tuple) else [int(one) for one in value]
-    return ids
+def _plain_config(config: Any) -> dict[str, Any]:
+    """A config's values, of whatever class it is; the class of the network says more than names in it."""
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(vars(config))
+    return {key: value for key, value in values.items() if key not in ("architectures", "auto_map")}
+
+
+def _require_known(name: str, what: str, token: int | None, network: Any) -> None:
+    size = vocabulary_size(network)
+    if token is not None and size is not None and not 0 <= token < size:
+        raise InputError(
+            f"{name}: the mask token is {token} ({what}), but the vocabulary has {size} tokens; give the mask's own id"
+        )

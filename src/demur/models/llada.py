@@ -6,7 +6,6 @@ both directions and gives the official model's logits. Reading tensors is left t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -17,7 +16,8 @@ import torch
 
 from demur.errors import InputError
 from demur.models.bidirectional import make_bidirectional
-from demur.models.checkpoint import Built, DType, empty, fill, unsupported
+from demur.models.checkpoint import Built, DType, empty, fill, token_id, unsupported
+from demur.models.json_file import read_json_if_there
 
 MASK, END_OF_SEQUENCE, END_OF_TURN = 126336, 126081, 126348
 """Token ids of the official checkpoints, used where the config names none."""
@@ -60,17 +60,15 @@ def build_llada(config: Mapping[str, Any], folder: Path, dtype: DType, device: t
     """
     _require_supported(config, folder)
     tied = bool(config.get("weight_tying", True))
-    network = empty(partial(_network, config, head_bias=_has_bias(config) and not tied), folder)
+    network = empty(partial(_network, config, head_bias=_has_bias(config) and not tied), config, folder)
     fill(network, folder, llama_name, dtype, device, tied=tied)
     make_bidirectional(network)
-    end = config.get("eos_token_id")
-    ends = (END_OF_SEQUENCE if end is None else int(end), END_OF_TURN)
-    mask = config.get("mask_token_id")
+    ends = (token_id(config, "eos_token_id", END_OF_SEQUENCE, folder), END_OF_TURN)
     return Built(
         network=network,
         family="masked-diffusion",
         eos_token_ids=[token for token in ends if token < network.config.vocab_size],
-        mask_token_id=MASK if mask is None else int(mask),
+        mask_token_id=token_id(config, "mask_token_id", MASK, folder),
         sampler_defaults={"response_length": _response_length(folder), "remasking": "low_confidence"},
     )
 
@@ -86,13 +84,10 @@ def llama_name(name: str) -> str | None:
 
 def _response_length(folder: Path) -> int:
     """Response positions: those that the checkpoint's generation_config.json asks for, or the official 128."""
-    file = folder / "generation_config.json"
-    if not file.is_file():
-        return 128
-    try:
-        return int(json.loads(file.read_text(encoding="utf-8")).get("max_new_tokens") or 128)
-    except ValueError as error:
-        raise InputError(f"{file}: is not valid JSON ({error}); get it again") from error
+    length = read_json_if_there(folder / "generation_config.json").get("max_new_tokens") or 128
+    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        raise InputError(f"{folder / 'generation_config.json'}: max_new_tokens is {length!r}, expected a whole number")
+    return length
 
 
 def _has_bias(config: Mapping[str, Any]) -> bool:

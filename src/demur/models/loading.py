@@ -1,41 +1,38 @@
 """`load`: from a name to a `Model`.
 
-In: a Hub id, a checkpoint folder, a `.gguf` file or a folder that holds one, or the name of a bundled model. Out: a
-`Model` in eval mode on its device. Faults of the checkpoint are `InputError`s that name it and the mend.
-Diffusion checkpoints are told by the `model_type` of their config and built by a module each.
+In: a Hub id, a checkpoint folder, a `.gguf` file or a folder that holds one, an adapter, or the name of a bundled
+model. Out: a `Model` in eval mode on its device, every weight of which came from the files. Faults of the checkpoint
+are `InputError`s that name it and the mend. Diffusion checkpoints are told by the `model_type` of their config and
+built by a module each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 
 from demur.bundled import bundled_model, is_bundled
 from demur.errors import InputError
+from demur.models.adapter import base_of, is_adapter, merged, without_adapter
+from demur.models.causal import build_causal
 from demur.models.checkpoint import Built
 from demur.models.diffusion_gemma import build_diffusion_gemma
 from demur.models.dream import build_dream
-from demur.models.fingerprint import files_hash
+from demur.models.end_tokens import end_tokens
+from demur.models.families import require_autoregressive
+from demur.models.fingerprint import files_hash, network_stamp
+from demur.models.gguf_file import build_gguf
+from demur.models.hub import hub_folder
 from demur.models.in_memory import from_network
+from demur.models.json_file import read_json, read_json_if_there
 from demur.models.llada import build_llada
-from demur.models.model import Model
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "tekken.json",
-)
-WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.gguf")
+from demur.models.model import Family, Model
+from demur.models.tokenizer_files import TOKENIZER_FILES, has_tokenizer, read_tokenizer
+from demur.models.weight_files import has_weights
 
 BUILDERS: dict[str, Callable[[Mapping[str, Any], Path, str | torch.dtype, torch.device], Built]] = {
     "llada": build_llada,
@@ -43,7 +40,14 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], Path, str | torch.dtype, torch.
     "diffusion_gemma": build_diffusion_gemma,
 }
 """Who builds the network of a diffusion checkpoint, by the `model_type` in its config.json."""
-DIFFUSION_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
+
+
+class Source(NamedTuple):
+    """Where a checkpoint lies: a folder, the `.gguf` file in it if that is the model, and whether it is the Hub's."""
+
+    folder: Path
+    gguf_file: str | None = None
+    from_hub: bool = False
 
 
 def load(
@@ -54,166 +58,167 @@ def load(
     dtype: str | torch.dtype = "auto",
     gguf_file: str | None = None,
     trust_remote_code: bool = False,
+    family: Family | None = None,
 ) -> Model:
     """Load a model by Hub id, checkpoint folder, or `.gguf` file (or a folder that holds one).
 
-    name_or_path : "demur/tiny-ar" and "demur/tiny-diffusion" are the bundled models, which need no network.
-
+    name_or_path : "demur/tiny-ar" and "demur/tiny-diffusion" are the bundled models, which need no network. The
+        folder or Hub id of a PEFT adapter loads its base model and merges the adapter into it.
     revision : Hub revision; ignored for local files.
     device : "auto" takes a GPU where there is one. dtype : "auto" is float32 on a CPU and the checkpoint's
         own elsewhere; or a name such as "bfloat16".
     gguf_file : which file of a folder or Hub repository to read, where it holds several.
     trust_remote_code : run Python code that comes with the checkpoint. Off, because it is somebody's code;
         LLaDA, Dream and DiffusionGemma checkpoints never need it.
+    family : by default told by the checkpoint. "autoregressive" loads one that is refused because it looks as if
+        it filled masks.
 
     A folder without tokenizer files loads too; then only prompts given as token ids can be used.
-    Raises `InputError` for an unknown model, a folder that is no checkpoint, or an architecture that
-    transformers does not know.
+    Raises `InputError` for an unknown model, a folder that is no checkpoint, an architecture that transformers does
+    not know, weights that are pickled, missing, left over or of other shapes than the config asks for.
     """
-    source, gguf_file = _resolve(str(name_or_path), gguf_file)
-    place = _device(device)
-    config = {} if gguf_file else _config(source, revision)
-    if config.get("model_type") in BUILDERS:
-        return _load_diffusion(str(name_or_path), source, config, revision, _dtype(dtype, place), place)
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    if gguf_file is not None:
-        options["gguf_file"] = gguf_file
-    network = _network(source, options, _dtype(dtype, place)).to(place).eval()
-    tokenizer = _tokenizer(source, options)
-    commit = getattr(network.config, "_commit_hash", None)
-    content = commit or files_hash(_checkpoint_files(Path(source), gguf_file))
-    return from_network(network, tokenizer, name=str(name_or_path), content=str(content), revision=revision)
-
-
-def _load_diffusion(
-    name: str,
-    source: str,
-    config: Mapping[str, Any],
-    revision: str | None,
-    dtype: str | torch.dtype,
-    device: torch.device,
-) -> Model:
-    folder = _local_folder(source, revision)
-    built = BUILDERS[config["model_type"]](config, folder, dtype, device)
+    name, place = str(name_or_path), _device(device)
+    source = _resolve(name, revision, gguf_file, code=trust_remote_code)
+    base, tokens = source, source
+    if source.gguf_file is None and is_adapter(source.folder):
+        base = _base(source, code=trust_remote_code)
+        tokens = source if has_tokenizer(source.folder) else base
+    built = _built(name, base, _dtype(dtype, place), place, family, trust_remote_code=trust_remote_code)
+    if source.gguf_file is None and is_adapter(source.folder):
+        built = replace(built, network=merged(built.network, source.folder))
+    network = built.network.to(place).eval()
+    tokenizer = _tokenizer(tokens, built, trust_remote_code=trust_remote_code)
     return from_network(
-        built.network,
-        _tokenizer(str(folder), _tokenizer_options(config, built), built.tokenizer_class),
+        network,
+        tokenizer,
         name=name,
-        content=files_hash(_checkpoint_files(folder, None)) if Path(source).is_dir() else folder.name,  # its commit
         family=built.family,
         revision=revision,
         mask_token_id=built.mask_token_id,
         logits_shifted=built.logits_shifted,
-        eos_token_ids=built.eos_token_ids,
+        eos_token_ids=[*built.eos_token_ids, *end_tokens(network, tokenizer)],
         sampler_defaults=built.sampler_defaults,
+        content_before=None if base is not source or is_adapter(source.folder) else _content_before(source, network),
     )
+
+
+def _built(
+    name: str,
+    source: Source,
+    dtype: str | torch.dtype,
+    device: torch.device,
+    family: Family | None,
+    *,
+    trust_remote_code: bool,
+) -> Built:
+    """The network of a checkpoint with what its format says of it."""
+    folder, gguf_file, _ = source
+    config = {} if gguf_file else read_json(folder / "config.json")
+    build = BUILDERS.get(str(config.get("model_type")))
+    if build is not None:
+        built = build(config, folder, dtype, device)
+        if family not in (None, built.family):
+            raise InputError(f"{name}: is a {built.family} model, not {family}; leave family out")
+        return built
+    if family not in (None, "autoregressive"):
+        raise InputError(
+            f"{name}: no {family} format of demur's has model_type {config.get('model_type')!r}; load it with its own "
+            f"code and hand it to demur.models.from_network(family={family!r})"
+        )
+    if gguf_file is not None:
+        return Built(build_gguf(folder, gguf_file, dtype), "autoregressive", [])
+    tokens = read_json_if_there(folder / "tokenizer_config.json")
+    require_autoregressive(name, config, tokens, asked=family is not None)
+    if not is_adapter(folder):
+        return Built(build_causal(config, folder, dtype, trust_remote_code=trust_remote_code), "autoregressive", [])
+    with without_adapter(folder) as alone:
+        return Built(build_causal(config, alone, dtype, trust_remote_code=trust_remote_code), "autoregressive", [])
+
+
+def _base(source: Source, *, code: bool) -> Source:
+    """Where the base model of an adapter lies."""
+    base = base_of(source.folder)
+    if base is None:
+        return source
+    try:
+        found = _resolve(base, None, None, code=code)
+    except InputError as error:
+        raise InputError(f"{source.folder}: is an adapter, and its base model cannot be loaded: {error}") from error
+    if found.gguf_file is None and is_adapter(found.folder):
+        raise InputError(f"{source.folder}: is an adapter of an adapter ({base}); merge the inner one into its base")
+    return found
+
+
+def _tokenizer(source: Source, built: Built, *, trust_remote_code: bool) -> Any:
+    folder, gguf_file, _ = source
+    if gguf_file is not None:
+        return read_tokenizer(folder, gguf_file=gguf_file)
+    if not has_tokenizer(folder):
+        return None
+    options = _tokenizer_options(read_json_if_there(folder / "config.json"), built)
+    return read_tokenizer(folder, built.tokenizer_class, trust_remote_code=trust_remote_code, **options)
 
 
 def _tokenizer_options(config: Mapping[str, Any], built: Built) -> dict[str, Any]:
     """A plain config for a model type that transformers does not know, of which it would else warn at length."""
     from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-    known = config["model_type"] in CONFIG_MAPPING or built.tokenizer_class != "AutoTokenizer"
-    return {} if known else {"config": PreTrainedConfig()}
+    ours = config.get("model_type") in BUILDERS
+    known = config.get("model_type") in CONFIG_MAPPING or built.tokenizer_class != "AutoTokenizer"
+    return {} if known or not ours else {"config": PreTrainedConfig()}
 
 
-def _config(source: str, revision: str | None) -> dict[str, Any]:
-    """A checkpoint's config.json as it stands; empty where there is none, which transformers then explains."""
-    from transformers import PreTrainedConfig
-
-    try:
-        return dict(PreTrainedConfig.get_config_dict(source, revision=revision)[0])
-    except (OSError, ValueError):
-        return {}
-
-
-def _local_folder(source: str, revision: str | None) -> Path:
-    """The checkpoint's folder: the one given, or the Hub's files of this revision in the local cache."""
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(DIFFUSION_FILES)))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{source}: the Hugging Face Hub gave no files: {error} Check your connection, and for gated models "
-            f"the licence and token."
-        ) from error
-
-
-def _resolve(name: str, gguf_file: str | None) -> tuple[str, str | None]:
-    """A folder or Hub id for transformers, and the `.gguf` file within it, if any."""
+def _resolve(name: str, revision: str | None, gguf_file: str | None, *, code: bool) -> Source:
+    """The folder of a name, fetched from the Hub where it is none here, and the `.gguf` file within it, if any."""
     path = bundled_model(name) if is_bundled(name) else Path(name).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
             raise InputError(f"{name}: is a file but no .gguf; give its folder, a .gguf file or a Hub id")
-        return str(path.parent), path.name
+        return Source(path.parent, path.name)
     if path.is_dir():
-        return str(path), gguf_file or _gguf_in(path)
+        if gguf_file is not None and not (path / gguf_file).is_file():
+            raise InputError(f"{path}: holds no file {gguf_file}")
+        return Source(path, gguf_file or _gguf_in(path))
     looks_local = name.startswith(("/", ".", "~")) or name.count("/") != 1 or name.endswith(".gguf")
     if looks_local:
         raise InputError(f"{name}: no such folder or .gguf file, and no Hub id of the form owner/name")
-    return name, gguf_file
+    return Source(hub_folder(name, revision, gguf_file, code=code), gguf_file, from_hub=True)
 
 
 def _gguf_in(folder: Path) -> str | None:
-    if (folder / "config.json").is_file():
+    """The one `.gguf` file of a folder that is the model: beside a config.json only where no safetensors are."""
+    if is_adapter(folder) or has_weights(folder):
         return None
     files = sorted(file.name for file in folder.glob("*.gguf"))
-    if not files:
+    if not files and not (folder / "config.json").is_file():
         raise InputError(f"{folder}: is no checkpoint folder; expected a config.json with weights, or a .gguf file")
     if len(files) > 1:
         raise InputError(f"{folder}: holds {len(files)} .gguf files ({', '.join(files)}); name one with gguf_file")
-    return files[0]
+    return files[0] if files else None
 
 
-def _network(source: str, options: dict[str, Any], dtype: str | torch.dtype) -> Any:
-    from transformers import AutoModelForCausalLM
+def _content_before(source: Source, network: Any) -> Callable[[], str]:
+    """The content of a checkpoint as demur 0.1 told it: the Hub's commit, or a hash over the files."""
+    first = network_stamp(network)
+    known: list[str] = []
 
-    if "gguf_file" in options:
-        _need_gguf()
-    try:
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
-    except Exception as error:  # a damaged file can fail anywhere in its reader
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if Path(source).is_dir():
-            raise InputError(f"{source}: the checkpoint cannot be loaded: {reason}") from error
-        raise InputError(
-            f"{source}: no folder of this name here, and the Hugging Face Hub gave no model: {reason} "
-            f"Check the name, your connection, and for gated models the licence and token."
-        ) from error
+    def content() -> str:
+        if network_stamp(network) != first:
+            return ""
+        if not known:
+            folder, gguf_file, from_hub = source
+            known.append(folder.name if from_hub else files_hash(_files_before(folder, gguf_file)))
+        return known[0]
 
-
-def _need_gguf() -> None:
-    try:
-        import accelerate  # noqa: F401
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise InputError("reading .gguf files needs two more packages: pip install 'demur[gguf]'") from error
+    return content
 
 
-def _tokenizer(
-    source: str, options: dict[str, Any], class_name: str = "AutoTokenizer"
-) -> PreTrainedTokenizerBase | None:
-    import transformers
-
-    folder = Path(source)
-    if folder.is_dir() and "gguf_file" not in options and not any((folder / n).is_file() for n in TOKENIZER_FILES):
-        return None
-    try:
-        return getattr(transformers, class_name).from_pretrained(source, **options)
-    except Exception as error:  # tokenizer backends raise bare Exceptions
-        raise InputError(f"{source}: the tokenizer files cannot be loaded: {error}") from error
-
-
-def _checkpoint_files(folder: Path, gguf_file: str | None) -> list[Path]:
-    """The files that decide what a local model computes."""
+def _files_before(folder: Path, gguf_file: str | None) -> list[Path]:
     if gguf_file is not None:
         return [folder / gguf_file]
-    weights = next((found for p in WEIGHT_PATTERNS if (found := sorted(folder.glob(p)))), [])
     settings = [folder / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES)]
-    return [*weights, *(file for file in [*settings, folder / "chat_template.jinja"] if file.is_file())]
+    files = [file for file in [*settings, folder / "chat_template.jinja"] if file.is_file()]
+    return [*sorted(folder.glob("*.safetensors")), *files]
 
 
 def _device(device: str) -> torch.device:

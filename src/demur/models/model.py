@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ import torch
 
 from demur.errors import InputError
 from demur.models.chat import ChatFormat, decode_response
+from demur.models.fingerprint import network_hash, tokenizer_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,12 +40,14 @@ class Model:
 
     network : the torch module, in eval mode; tokenizer : None where the checkpoint has none.
     family : "autoregressive", "masked-diffusion" or "uniform-diffusion".
-    content : identity of config and weights (a revision or content hash), part of `fingerprint`.
+    content : identity of config and weights, part of `fingerprint`; where it is empty, a hash over the weights that
+        is taken anew when one of them has changed.
     eos_token_ids : tokens that end a response; may be set. pad_token_id : fills where nothing stands.
     mask_token_id : the token that stands for "not committed"; None for autoregressive models.
     context_length : most positions the network was built for, prompt and response together; None if unknown.
     sampler_defaults : arguments in which `default_sampler` departs from the sampler's own defaults.
     logits_shifted : masked diffusion only: the logits at position i - 1 predict position i.
+    content_before : gives the content as demur 0.1 told it, empty once the weights have been edited.
     final_norm : dotted name of the module whose output is the last layer's state; None for transformers'
         own classes, where it is the output of the decoder under the language-model head.
     """
@@ -63,6 +66,7 @@ class Model:
     sampler_defaults: dict[str, Any] = field(default_factory=dict)
     logits_shifted: bool = False
     final_norm: str | None = None
+    content_before: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def config(self) -> Any:
@@ -87,9 +91,19 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over all that shapes a generation: weights, dtype, chat format, special tokens."""
+        """sha256 over all that shapes a generation: weights, dtype, tokenizer, chat format, special tokens."""
+        content = self.content or network_hash(self.network)
+        return self._fingerprint({"content": content, "tokenizer": tokenizer_hash(self.tokenizer)})
+
+    @property
+    def former_fingerprint(self) -> str:
+        """What demur 0.1 called this model, by its files, so that what it recorded is known again; else empty."""
+        content = self.content_before() if self.content_before else ""
+        return self._fingerprint({"content": content}) if content else ""
+
+    def _fingerprint(self, content: dict[str, str]) -> str:
         parts = {
-            "content": self.content,
+            **content,
             "dtype": str(next(self.network.parameters()).dtype),
             "chat_format": self.chat_format.to_dict(),
             "eos_token_ids": sorted(self.eos_token_ids),
