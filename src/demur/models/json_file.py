@@ -1,7 +1,8 @@
 """JSON files of a checkpoint, read with limits.
 
 In: a path. Out: a JSON object as a dict. Every fault is an `InputError` of one line that names the file, so that a
-half-written or hostile file never reaches the reader behind it.
+half-written or hostile file never reaches the reader behind it. `demur.files` is stricter with demur's own files:
+a tokenizer_config.json usually holds an integer of 31 digits, and a config.json may hold Infinity.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import InputError
+from demur.files import read_whole
 
 MOST_BYTES = 256 << 20
 """Vocabularies of 260,000 tokens take about 35 MB."""
@@ -28,12 +30,12 @@ TOKENIZER_JSON = (
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; `InputError` where it is too large, too deep, damaged or no object."""
+    content = read_whole(path)
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{path}: has {len(content):,} bytes; at most {MOST_BYTES:,} are read")
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise InputError(f"{path}: has {size:,} bytes; at most {MOST_BYTES:,} are read")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(content.decode("utf-8"))
+    except ValueError as error:
         raise InputError(f"{path}: is not valid JSON ({_line(error)}); get the file again") from error
     except RecursionError as error:
         raise InputError(f"{path}: is nested too deep; get the file again") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demur.errors import InputError
-from demur.models.json_file import require_tokenizer_files
+from demur.models.json_file import read_json_if_there, require_tokenizer_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,4 +48,7 @@ def read_tokenizer(
     except Exception as error:  # tokenizer backends raise bare Exceptions
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{folder}: the tokenizer files cannot be loaded: {reason}") from error
+    template = read_json_if_there(folder / "chat_template.json").get("chat_template")
+    if not tokenizer.chat_template and template:
+        tokenizer.chat_template = template  # where processors keep it, and tokenizers do not look
     return tokenizer

@@ -156,5 +156,5 @@ def _no_weights(folder: Path) -> InputError:
     others = sorted(file.name for file in folder.glob("*.safetensors"))
     return InputError(
         f"{folder}: holds no {SINGLE} and no {INDEX} (other weights: {named(others)}); "
-        f"get the checkpoint's files again, all of one revision"
+        f"pickled weights (.bin, .pt) are never read: convert them with transformers' save_pretrained(folder)"
     )

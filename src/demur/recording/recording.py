@@ -162,9 +162,9 @@ class Recording:
         folder = self.path / files.TOKENIZER
         if not folder.is_dir():
             raise InputError(f"{self.path}: was recorded without a tokenizer, so there is no text; use steps_tokens")
-        from transformers import AutoTokenizer
+        from demur.models.tokenizer_files import read_tokenizer
 
-        return AutoTokenizer.from_pretrained(folder)
+        return read_tokenizer(folder)
 
     def _shards(self, keep: str) -> Iterator[tuple[np.ndarray, files.Arrays]]:
         if self.keep != keep:
