@@ -117,8 +117,6 @@ def test_a_watch_refuses_other_rows_numbers_and_more_steps(guard: StreamingGuard
     watch = guard.watch(2)
     with pytest.raises(InputError, match=r"shape \(3,\) at step 1; expected one for each of the 2 generations"):
         watch.update(np.ones(3))
-    with pytest.raises(InputError, match="row 1 is nan at step 1"):
-        watch.update([0.9, np.nan])
     for _ in range(32):
         watch.update([0.9, 0.9])
     with pytest.raises(InputError, match="step 33 of a signal; the guard was fitted on 32 steps"):

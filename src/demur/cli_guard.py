@@ -99,7 +99,7 @@ def guard_score(
     else:
         table, values = _signal(fitted, generations)
     errors = fitted.errors(values)
-    table = table.assign(error=errors, flagged=errors > fitted.threshold_)
+    table = table.assign(error=errors, flagged=fitted.predict(values) == -1)
     if isinstance(fitted, StreamingGuard):
         stops = fitted.stops(values)
         table = table.assign(stopped_at=stops if direction is None else direction.steps_of(stops, recording.steps))

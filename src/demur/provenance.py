@@ -56,8 +56,15 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Provenance:
-        """The inverse of `to_dict`."""
-        return cls(**{**values, "layers": tuple(values["layers"])})
+        """The inverse of `to_dict`; raises `TypeError` for values of another kind."""
+        made = cls(**{**values, "layers": tuple(values["layers"])})
+        for name, kind in _KINDS.items():
+            value = getattr(made, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{name} is {value!r:.40}, expected {kind.__name__}")
+        if not all(type(layer) is int for layer in made.layers):
+            raise TypeError(f"layers is {list(made.layers)}, expected integers")
+        return made
 
     def key(self) -> str:
         """A sha256 over all that makes a recording: equal keys mean the same one."""
@@ -81,6 +88,13 @@ class Provenance:
         if self.anchors and other.anchors and self.anchors != other.anchors:
             found.append(f"anchors {self.anchors[:12]} against {other.anchors[:12]}")
         return found
+
+
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("model", "fingerprint", "prompts", "anchors", "responses"), str),
+    **dict.fromkeys(("sampler", "chat_format", "versions"), Mapping),
+    "count": int,
+}
 
 
 def require_comparable(

@@ -91,6 +91,10 @@ class Anchors:
                 f"found anchors of shape {shapes[0]} (harmless) and {shapes[1]} (harmful) for layers "
                 f"{list(self.layers)}; expected [steps, layers, width] twice."
             )
+        if len(set(self.layers)) != len(self.layers) or 0 in shapes[0]:
+            raise InputError(
+                f"found anchors of shape {shapes[0]} for layers {list(self.layers)}; give each layer once."
+            )
         for name, anchor in (("harmless", self.harmless), ("harmful", self.harmful)):
             if not np.isfinite(anchor).all():
                 raise InputError(f"the {name} anchor is not finite; fit the anchors on finite phi.")
@@ -274,12 +278,29 @@ class Anchors:
         """
         arrays, header = read_arrays(path, _KIND, allow_unverified=allow_unverified)
         try:
-            return cls(
+            anchors = cls(
                 harmless=arrays["harmless"],
                 harmful=arrays["harmful"],
                 layers=tuple(header["layers"]),
                 counts={side: AnchorCount(**count) for side, count in header["counts"].items()},
                 provenance=Provenance.from_dict(header["provenance"]) if header["provenance"] else None,
             )
+            _require_consistent(anchors, arrays)
+            return anchors
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: its header and arrays do not fit ({error}); save the anchors again.") from error
+
+
+def _require_consistent(anchors: Anchors, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `ValueError` unless arrays, layers and counts as read can be those of one fit."""
+    kinds = {array.dtype.name for array in arrays.values()}
+    if set(arrays) != {"harmless", "harmful"} or kinds != {"float32"}:
+        raise ValueError(f"the arrays are {sorted(arrays)} of {sorted(kinds)}")
+    if not all(type(layer) is int for layer in anchors.layers):
+        raise ValueError(f"the layers are {list(anchors.layers)}")
+    if anchors.provenance is not None and anchors.provenance.layers != anchors.layers:
+        raise ValueError(f"the layers are {list(anchors.layers)} and were recorded as {anchors.provenance.layers}")
+    for side, count in anchors.counts.items():
+        whole = all(type(number) is int and number >= 0 for number in vars(count).values())
+        if side not in arrays or not whole or max(count.refused, count.kept) > count.seen or not count.kept:
+            raise ValueError(f"the counts of side {side!r} are {vars(count)}")

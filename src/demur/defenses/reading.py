@@ -6,6 +6,7 @@ fitted on, and the step at which each generation was stopped. Making the states 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -108,10 +109,27 @@ class Watching:
     def update(self, phi: torch.Tensor, step: int) -> NDArray[np.bool_]:
         """Take in phi ``[batch, layers, width]`` of a step, counted from 1; True where it or an earlier one stops.
 
-        Every step must be given once, in order. Rows that were stopped may hold anything finite.
+        Every step must be given once, in order. A row whose states are not finite is stopped, with a warning unless it
+        was stopped before.
         """
         while (place := self._watch.step) < len(self.reading.steps) and step >= self.reading.steps[place]:
             if step > self.reading.steps[place]:
                 raise InputError(f"step {step} before step {self.reading.steps[place]}; give every step, in order.")
-            self._watch.update(self.reading.value(phi, place))
+            self._watch.update(self._value(phi, place, step))
         return self._watch.stopped_at > 0
+
+    def _value(self, phi: torch.Tensor, place: int, step: int) -> NDArray[np.float64]:
+        """The number of every row, NaN where its states are not finite: the watch stops what cannot be judged."""
+        finite = phi.isfinite().flatten(1).all(dim=1)
+        if bool(finite.all()):
+            return np.asarray(self.reading.value(phi, place), dtype=np.float64)
+        lost = ~finite.cpu().numpy()
+        if new := np.flatnonzero(lost & (self._watch.stopped_at == 0)).tolist():
+            warnings.warn(
+                f"the states of rows {new} of the batch are not finite at step {step}, so the guard cannot judge them "
+                "and stops them; try another dtype, such as float32",
+                UserWarning,
+                stacklevel=4,
+            )
+        values = self.reading.value(torch.where(finite[:, None, None], phi, 0), place)
+        return np.where(lost, np.nan, np.asarray(values, dtype=np.float64))

@@ -8,6 +8,8 @@ from demur.guards.streaming_guard import StepsSaved, StreamingGuard
 from demur.guards.trajectory_guard import TrajectoryGuard
 from demur.guards.watch import Watch
 
+load = load_guard
+
 __all__ = [
     "DetectorGuard",
     "DirectionGuard",
@@ -16,6 +18,7 @@ __all__ = [
     "StreamingGuard",
     "TrajectoryGuard",
     "Watch",
+    "load",
     "load_guard",
     "states_among",
     "states_of",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from demur.guards.detectors import detector_errors, learn_detector
 from demur.guards.guard import Floats, Guard
+from demur.guards.validity import require_learned
 
 
 class DetectorGuard(Guard):
@@ -78,4 +79,4 @@ class DetectorGuard(Guard):
 
     def _restore(self, arrays: Mapping[str, NDArray[Any]], learned: Mapping[str, Any]) -> None:
         self.learned_ = dict(arrays)
-        self.n_features_in_ = len(self.learned_["centre"])
+        self.n_features_in_ = require_learned(self.detector, self.learned_)

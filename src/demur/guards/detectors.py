@@ -102,11 +102,12 @@ def _reconstruction(learned: Arrays, values: Floats) -> Floats:
 
 
 def _neighbours(learned: Arrays, values: Floats) -> Floats:
-    from sklearn.neighbors import NearestNeighbors
+    from scipy.spatial.distance import cdist
 
-    points = learned["points"]
-    search = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(points))).fit(points)
-    mean: Floats = search.kneighbors(values)[0].mean(axis=1)
+    # scikit-learn's search would leave threads behind that make a forked process hang.
+    distances = cdist(values, learned["points"])
+    nearest = np.partition(distances, min(_NEIGHBOURS, distances.shape[1]) - 1, axis=1)[:, :_NEIGHBOURS]
+    mean: Floats = np.sort(nearest, axis=1).mean(axis=1)
     return mean
 
 

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from demur.anchor_sums import RecordingLike
 from demur.errors import InputError
 from demur.guards.guard import Floats, Guard
+from demur.guards.validity import require_array
 from demur.provenance import Provenance, require_comparable
 from demur.signal import Signal
 
@@ -245,6 +246,7 @@ class DirectionGuard(Guard):
         return {"centre": self.centre_, "direction": self.direction_}, {}
 
     def _restore(self, arrays: Mapping[str, NDArray[Any]], learned: Mapping[str, Any]) -> None:
-        self.centre_, self.direction_ = arrays["centre"], arrays["direction"]
         self.places = tuple(self.places)  # JSON has no tuples
+        self.centre_ = require_array(arrays, "centre", len(self.places), None, None)
+        self.direction_ = require_array(arrays, "direction", *self.centre_.shape)
         self.n_features_in_ = self.centre_.size

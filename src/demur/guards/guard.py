@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from demur.errors import InputError
 from demur.guards.calibration import false_positive_interval, require_enough
+from demur.guards.validity import require_threshold
 from demur.provenance import Provenance, require_comparable
 from demur.signal import Signal
 from demur.storage import read_arrays, write_arrays
@@ -101,8 +102,8 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: ArrayLike) -> NDArray[np.int_]:
-        """+1 for a normal generation, -1 for a flagged one."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        """+1 for a normal generation, -1 for a flagged one, and for one whose error is not a number."""
+        return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file; `load` reads it back. A random_state that is no integer is not kept."""
@@ -130,6 +131,8 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         arrays, header = read_arrays(path, cls._kind, allow_unverified=allow_unverified)
         try:
             guard = cls(**header["parameters"])
+            guard._check_parameters()
+            require_threshold(header["fitted"])
             for name in _FITTED:
                 setattr(guard, name, header["fitted"][name])
             guard._restore(arrays, header["fitted"])
@@ -137,10 +140,20 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 guard.feature_names_in_ = np.array(header["feature_names"], dtype=object)
             made = header["provenance"]
             guard.provenance_ = Provenance.from_dict(made) if made else None
-            guard._errors(np.zeros(guard._shape_of_one()))
+            guard._require_whole(arrays)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise InputError(f"{path}: its header and arrays do not fit ({error}); save the guard again.") from error
         return guard
+
+    def _require_whole(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raise `ValueError` unless the arrays are all of this guard's, and its errors numbers."""
+        if set(arrays) != set(self._state()[0]):
+            raise ValueError(f"the arrays {sorted(arrays)} are not those of a {type(self).__name__}")
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None and (len(names) != self.n_features_in_ or not all(isinstance(n, str) for n in names)):
+            raise ValueError(f"{len(names)} names of {self.n_features_in_} features")
+        if not np.isfinite(self._errors(np.zeros(self._shape_of_one()))).all():
+            raise ValueError("its errors are not finite")
 
     def _shape_of_one(self) -> tuple[int, ...]:
         return 1, self.n_features_in_
@@ -169,4 +182,6 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return float(np.quantile(errors, self.quantile)), *false_positive_interval(len(errors), self.quantile)
 
     def _set_threshold(self, threshold: float) -> None:
+        if not np.isfinite(threshold):
+            raise InputError(f"the errors give a limit of {threshold}, which nothing exceeds; scale the data down.")
         self.threshold_, self.offset_ = threshold, -threshold

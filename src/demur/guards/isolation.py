@@ -47,7 +47,7 @@ def forest_errors(learned: Mapping[str, NDArray[Any]], values: NDArray[np.floati
     values = values.astype(np.float32)  # as scikit-learn compares them
     rows, trees = np.arange(len(values))[:, None], np.arange(len(learned["left"]))[None]
     node = np.zeros((len(values), trees.size), dtype=np.int32)
-    while True:
+    for _ in range(learned["left"].shape[1]):  # a path visits no node twice
         goes_left = values[rows, learned["column"][trees, node]] <= learned["cut"][trees, node]
         following = np.where(goes_left, learned["left"][trees, node], learned["right"][trees, node])
         if (following == node).all():
@@ -57,6 +57,27 @@ def forest_errors(learned: Mapping[str, NDArray[Any]], values: NDArray[np.floati
     typical = float(learned["typical"][0])
     scores: NDArray[np.float64] = 2 ** -(mean / typical) if typical else np.ones(len(values))
     return scores
+
+
+def require_trees(
+    left: NDArray[Any], right: NDArray[Any], column: NDArray[Any], shape: tuple[int, ...], columns: int
+) -> None:
+    """Raise `ValueError` unless every path through the trees ends at a leaf; all arrays `[trees, nodes]`.
+
+    A node's children have higher numbers than itself, a leaf is its own child, and what pads a shorter tree, all 0,
+    is nobody's child: so no path has a cycle, and none leaves its tree.
+    """
+    for name, array in (("left", left), ("right", right), ("column", column)):
+        if array.shape != shape or array.dtype != np.int32:
+            raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, expected int32 {list(shape)}")
+    nodes = np.arange(shape[1])
+    leaf = (left == nodes) & (right == nodes)
+    inner = (left > nodes) & (right > nodes) & (left < shape[1]) & (right < shape[1])
+    valid = leaf | inner
+    trees = np.nonzero(inner)
+    reached = [valid[:, 0], valid[trees[0], left[trees]], valid[trees[0], right[trees]]]
+    if not all(part.all() for part in reached) or (column < 0).any() or (column >= columns).any():
+        raise ValueError("the trees have a cycle or lead out of their arrays")
 
 
 def _expected_path(count: NDArray[Any]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 
 from demur.errors import InputError
 from demur.guards.guard import Floats, Guard
+from demur.guards.validity import require_array
 
 _HIDDEN = (32, 8, 32)
 _TRIAL_EPOCHS = 20
@@ -106,9 +107,11 @@ class SRIGuard(Guard):
 
     def _restore(self, arrays: Mapping[str, NDArray[Any]], learned: Mapping[str, Any]) -> None:
         layers = range(len(_HIDDEN) + 1)
-        self.coefs_, self.intercepts_ = ([arrays[f"{name}.{i}"] for i in layers] for name in ("coefs", "intercepts"))
+        steps = self.n_features_in_ = len(arrays["coefs.0"])
+        sizes = (steps, *_HIDDEN, steps)
+        self.coefs_ = [require_array(arrays, f"coefs.{i}", *sizes[i : i + 2]) for i in layers]
+        self.intercepts_ = [require_array(arrays, f"intercepts.{i}", sizes[i + 1]) for i in layers]
         self.n_iter_ = learned["n_iter_"]
-        self.n_features_in_ = self.coefs_[0].shape[0]
 
     def _train(self, values: NDArray[np.float64]) -> Any:
         target = values if values.shape[1] > 1 else values.ravel()  # scikit-learn's shape for one output

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from demur.errors import InputError
 from demur.guards.calibration import conformal_threshold
 from demur.guards.guard import Floats, Guard
+from demur.guards.validity import require_array
 from demur.guards.watch import FEATURES, Beginnings, Usual, Watch
 
 _TAIL = 0.025
@@ -113,7 +114,7 @@ class StreamingGuard(Guard):
 
     def stops(self, X: ArrayLike) -> NDArray[np.int_]:
         """The step, counted from 1, at which each generation would be stopped; 0 where it never is."""
-        over = self.step_scores(X) > self.threshold_
+        over = ~(self.step_scores(X) <= self.threshold_)  # what cannot be compared is stopped
         return np.where(over.any(axis=1), over.argmax(axis=1) + 1, 0)
 
     def steps_saved(self, X: ArrayLike) -> StepsSaved:
@@ -140,10 +141,15 @@ class StreamingGuard(Guard):
         features = np.stack([beginnings.add(sigma_t) for sigma_t in values.astype(np.float64).T])
         low, centre, high = np.quantile(features, (_TAIL, 0.5, 1 - _TAIL), axis=2)  # [steps, features] each
         below, above = (np.maximum(tail, self.least_tail) for tail in (centre - low, high - centre))
-        below[:, FEATURES.index("movement")] = np.inf
-        if self.side == "high":
-            below[:], above[:, FEATURES.index("movement")] = np.inf, np.inf
+        below, above = (
+            np.where(free, np.inf, tail) for free, tail in zip(self._unbounded(), (below, above), strict=True)
+        )
         self.usual_ = Usual(centre, below, above)
+
+    def _unbounded(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which features, `[features]`, cannot be too low, and which not too high."""
+        movement, high = np.array(FEATURES) == "movement", self.side == "high"
+        return movement | high, movement & high
 
     def _scores(self, values: Floats) -> Floats:
         watch = Watch(self.usual_, np.inf, len(values))
@@ -167,5 +173,10 @@ class StreamingGuard(Guard):
         return dict(vars(self.usual_)), {}
 
     def _restore(self, arrays: Mapping[str, NDArray[Any]], learned: Mapping[str, Any]) -> None:
-        self.usual_ = Usual(**arrays)
-        self.n_features_in_ = len(self.usual_.centre)
+        centre = require_array(arrays, "centre", None, len(FEATURES))
+        tails = [require_array(arrays, name, *centre.shape, above=0, infinite=True) for name in ("below", "above")]
+        for tail, unbounded in zip(tails, self._unbounded(), strict=True):
+            if not (np.isinf(tail) == unbounded).all():
+                raise ValueError("tails are infinite where they must not be, or finite where they must")
+        self.usual_ = Usual(centre, *tails)
+        self.n_features_in_ = len(centre)

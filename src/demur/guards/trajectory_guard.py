@@ -6,6 +6,7 @@ follows from an error is the same for all guards; what the numbers mean is left 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from demur.errors import InputError
 from demur.guards.detectors import detector_errors, learn_detector, location_and_scale
 from demur.guards.guard import Floats, Guard
+from demur.guards.validity import require_array, require_learned
 
 SUMMARIES: dict[str, Callable[[Floats], Floats]] = {
     "mean": lambda values: values.mean(axis=1),
@@ -139,7 +141,15 @@ class TrajectoryGuard(Guard):
 
     def _restore(self, arrays: Mapping[str, NDArray[Any]], learned: Mapping[str, Any]) -> None:
         self.learned_ = dict(arrays)
-        self.step_centre_, self.step_scale_ = self.learned_.pop("step_centre"), self.learned_.pop("step_scale")
+        self.step_centre_ = require_array(arrays, "step_centre", None, None)
+        self.step_scale_ = require_array(arrays, "step_scale", *self.step_centre_.shape, above=0)
+        del self.learned_["step_centre"], self.learned_["step_scale"]
         self.shape_ = tuple(learned["shape_"])
         self.n_features_in_ = self.step_centre_.size
         self.summaries = tuple(self.summaries)  # JSON has no tuples
+        sizes = [type(size) is int and size > 0 for size in self.shape_]
+        if not all(sizes) or (self.shape_[0], math.prod(self.shape_)) != (len(self.step_centre_), self.n_features_in_):
+            raise ValueError(f"generations of shape {list(self.shape_)} with {list(self.step_centre_.shape)} features")
+        columns = self._summarised(np.zeros(self._shape_of_one())).shape[1]
+        if require_learned(self.detector, self.learned_) != columns:
+            raise ValueError(f"the detector has not learned of {columns} summaries")

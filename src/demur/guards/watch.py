@@ -61,8 +61,11 @@ class Usual:
 class Watch:
     """Follows the signals of a batch of generations, a step at a time.
 
-    step : how many steps were seen. scores : float64 `[batch]`, those of the latest step.
+    step : how many steps were seen. scores : float64 `[batch]`, those of the latest step; infinite where a value was
+        not a finite number, from that step on.
     stopped_at : int64 `[batch]`, the step whose score first exceeded the threshold, 0 where none has.
+
+    What cannot be judged is stopped: a value that is not a finite number exceeds every threshold.
     """
 
     def __init__(self, usual: Usual, threshold: float, batch: int) -> None:
@@ -70,6 +73,7 @@ class Watch:
         self.scores: NDArray[np.float64] = np.zeros(batch)
         self.stopped_at: NDArray[np.int64] = np.zeros(batch, dtype=np.int64)
         self._beginnings = Beginnings(batch)
+        self._lost: NDArray[np.bool_] = np.zeros(batch, dtype=bool)  # whose values are not all finite
 
     @property
     def step(self) -> int:
@@ -79,11 +83,15 @@ class Watch:
         """Take in the next value of each signal, `[batch]`; True where this or an earlier step was too much.
 
         Every row is followed to the end, stopped or not. Raises `InputError` for more steps than the guard was
-        fitted on, another number of rows, and values that are not finite.
+        fitted on, and for another number of rows.
         """
-        features = self._beginnings.add(self._checked(sigma_t))
-        self.scores = self.usual.scores(self.step, features)
-        self.stopped_at[(self.stopped_at == 0) & (self.scores > self.threshold)] = self.step
+        value = self._checked(sigma_t)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = self.usual.scores(self.step + 1, self._beginnings.add(value))
+        self._lost |= ~np.isfinite(value)
+        self.scores = np.where(self._lost | np.isnan(scores), np.inf, scores)
+        stopped = ~(self.scores <= self.threshold) | self._lost
+        self.stopped_at[(self.stopped_at == 0) & stopped] = self.step
         return self.stopped_at > 0
 
     def _checked(self, sigma_t: ArrayLike) -> NDArray[np.float64]:
@@ -96,7 +104,4 @@ class Watch:
                 f"found values of shape {value.shape} at step {step}; expected one for each of the "
                 f"{len(self.stopped_at)} generations of the batch, finished and stopped ones included."
             )
-        if not np.isfinite(value).all():
-            row = int(np.flatnonzero(~np.isfinite(value))[0])
-            raise InputError(f"the signal of row {row} is {value[row]} at step {step}; expected a number.")
         return value
