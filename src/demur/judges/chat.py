@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 from demur.judges.cache import VerdictCache
 from demur.judges.judge import Verdict
 from demur.judges.verdicts import read_verdict
+from demur.thought import answer_of
 
 PROMPT = files("demur.judges").joinpath("prompt.txt").read_text(encoding="utf-8").strip()
 """The question, with the places {request} and {response}."""
@@ -86,5 +87,5 @@ class ChatJudge:
 def question(prompt: str, text: str) -> str:
     """The judge's question about `text` as an answer to `prompt`."""
     # One pass, so that a request which holds "{response}" stays as it is.
-    values = {"request": prompt, "response": text}
+    values = {"request": prompt, "response": answer_of(text)}
     return re.sub(r"\{(request|response)\}", lambda place: values[place[1]], PROMPT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,9 +121,12 @@ class Model:
         sampler = getattr(importlib.import_module(module), name)
         return sampler(steps=steps, **{**self.sampler_defaults, **overrides})
 
-    def encode(self, prompt: str) -> list[int]:
-        """Token ids of a user message in the model's chat format, the opening of the response included."""
-        return self.chat_format.encode(self._need_tokenizer(), prompt)
+    def encode(self, prompt: str, history: Sequence[Mapping[str, str]] = ()) -> list[int]:
+        """Token ids of a user message in the model's chat format, the opening of the response included.
+
+        history : the turns before it, each with `role` and `content`.
+        """
+        return self.chat_format.encode(self._need_tokenizer(), prompt, history)
 
     def encode_prefill(self, text: str) -> list[int]:
         """Token ids of text that stands at the beginning of a response, without special tokens."""
@@ -131,7 +134,7 @@ class Model:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of a response's token ids up to the first end-of-sequence, special tokens left out."""
-        return decode_response(self._need_tokenizer(), tokens, self.eos_token_ids)
+        return decode_response(self._need_tokenizer(), tokens, self.eos_token_ids, self.chat_format.opening)
 
     def layer_index(self, layer: Layer) -> int:
         """The index of a layer as in transformers' ``hidden_states``.

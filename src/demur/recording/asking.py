@@ -12,6 +12,7 @@ from demur.models import Model
 from demur.prompts import Prompt
 from demur.recording.generate import batches, encode
 from demur.samplers import Sampler
+from demur.thought import answer_of
 
 ANSWER_LENGTH = 8
 """Tokens of an answer: one word, and room to spell it."""
@@ -42,7 +43,7 @@ class ModelAsker:
         layers, ids = [self.model.layer_count], [prompt.id for prompt in prompts]
         for batch in batches(self.model, encoded, self.sampler, layers, self.batch_size, ids):
             for row, text in zip(batch.rows, batch.texts or [], strict=True):
-                answers[row] = text
+                answers[row] = answer_of(text)
         return answers
 
 

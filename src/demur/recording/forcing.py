@@ -14,7 +14,8 @@ from pathlib import Path
 from demur.errors import InputError
 from demur.infill import infill_parts
 from demur.models import Model
-from demur.prompts import Prompt, file_rows
+from demur.prompts import Prompt, ReadOptions, file_rows
+from demur.prompts.values import checked_text
 from demur.samplers import Sampler
 from demur.samplers.step import FREE
 
@@ -28,6 +29,11 @@ def forced_of(model: Model, prompt: Prompt, sampler: Sampler, where: str) -> lis
     forced: list[int] = []
     for part in infill_parts(prompt.infill) if prompt.infill else [prompt.prefill or ""]:
         forced += [FREE] * part if isinstance(part, int) else model.encode_prefill(part) if part else []
+    if model.mask_token_id is not None and model.mask_token_id in forced:
+        raise InputError(
+            f"{where}: its {kind} holds the model's mask token as text, which is never committed; write [[mask:N]] in "
+            f"the field 'infill' for N free positions"
+        )
     if len(forced) > sampler.response_length:
         raise InputError(
             f"{where}: its {kind} has {len(forced)} tokens, more than the response's {sampler.response_length}; "
@@ -62,22 +68,32 @@ def checked_responses(responses: Sequence[str], prompts: Sequence[Prompt]) -> li
     return texts
 
 
-def read_responses(path: str | Path, prompts: Sequence[Prompt]) -> list[str]:
+def read_responses(
+    path: str | Path,
+    prompts: Sequence[Prompt],
+    *,
+    columns: Mapping[str, str | None] | None = None,
+    encoding: str = "utf-8",
+) -> list[str]:
     """The text that answers each prompt, from a file of rows with ``id`` and ``response``, in any order.
 
-    path : a ``.jsonl``, ``.csv`` or ``.parquet`` file. Raises `InputError` naming rows without a text and prompts
-        that have no row or two.
+    path : a ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet`` file; an empty field of a CSV or TSV is an empty response.
+    columns, encoding : as in `read_prompts`, for the fields `id` and `response`.
+    Raises `InputError` naming rows without a text and prompts that have no row or two.
     """
+    options = ReadOptions(columns or {}, encoding=encoding, fields=("id", "response"))
+    empty = "" if Path(path).suffix.lower() in (".csv", ".tsv") else None
     found: dict[str, str] = {}
-    for place, row in file_rows(Path(path)):
-        name = row.get("id") if isinstance(row, Mapping) else None
-        if name is None or not isinstance(row.get("response"), str):
-            raise InputError(
-                f"{path}, {place}: expected the fields 'id' and 'response', a text ('' where it was empty)"
-            )
+    for place, row in file_rows(Path(path), encoding):
+        where = f"{path}, {place}"
+        values = options.renamed(where, row) if isinstance(row, Mapping) else {}
+        name, text = values.get("id"), values.get("response")
+        text = empty if text is None and "response" in values else text
+        if name is None or not isinstance(text, str):
+            raise InputError(f"{where}: expected the fields 'id' and 'response', a text ('' where it was empty)")
         if str(name) in found:
-            raise InputError(f"{path}, {place}: a second response for the prompt {str(name)!r}; leave one out")
-        found[str(name)] = row["response"]
+            raise InputError(f"{where}: a second response for the prompt {str(name)!r}; leave one out")
+        found[str(name)] = str(checked_text(where, "response", text))
     missing = [prompt.id for prompt in prompts if prompt.id not in found]
     if missing:
         raise InputError(

@@ -16,7 +16,7 @@ import torch
 
 from demur.errors import InputError
 from demur.judges.dictionary import refused
-from demur.models import Model
+from demur.models import Model, decode_response
 from demur.prompts import Prompt
 from demur.recording.forcing import forced_of, whole_response
 from demur.recording.gaps import text_with_gaps
@@ -72,7 +72,7 @@ def encode(
     encoded = []
     for row, prompt in enumerate(prompts):
         where = f"prompt {prompt.id!r} (row {row + 1})"
-        ids = prompt.token_ids if prompt.token_ids is not None else model.encode(prompt.prompt or "")
+        ids = prompt.token_ids if prompt.token_ids is not None else _encoded(model, prompt, where)
         if max(ids) >= vocabulary:
             raise InputError(f"{where}: token id {max(ids)} is outside the model's {vocabulary}")
         _check_length(model, where, len(ids), sampler.response_length)
@@ -83,6 +83,20 @@ def encode(
         arrays = np.asarray(ids, dtype=np.int32), np.asarray(forced, dtype=np.int32)
         encoded.append(Encoded(row, *arrays, whole=responses is not None))
     return encoded
+
+
+def _encoded(model: Model, prompt: Prompt, where: str) -> list[int]:
+    """Token ids of a prompt in the model's chat format; faults name the prompt."""
+    try:
+        ids = model.encode(prompt.prompt or "", prompt.turns)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    if model.mask_token_id is not None and model.mask_token_id in ids:
+        raise InputError(
+            f"{where}: its text holds the model's mask token, which would not be filled in there; give the template of "
+            f"the response in the field 'infill', with [[mask:N]] for N free positions"
+        )
+    return ids
 
 
 def batches(
@@ -133,7 +147,7 @@ def _generate(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers:
         tokens=tokens,
         committed_at=committed_at.cpu().numpy(),
         predicted=torch.stack(predicted, dim=1).cpu().numpy() if predicted else None,
-        texts=None if model.tokenizer is None else _texts(model, tokens, committed_at.cpu().numpy()),
+        texts=None if model.tokenizer is None else _texts(model, tokens, committed_at.cpu().numpy(), chosen[0].whole),
         prompt_tokens=[len(one.ids) for one in chosen],
         seconds=(time.perf_counter() - started) / len(chosen),
     )
@@ -147,9 +161,15 @@ def _steps(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Se
     return sampler.steps(model, ids, mask, layers=layers, prefill=forced if any(forced) else None)
 
 
-def _texts(model: Model, tokens: np.ndarray, committed_at: np.ndarray) -> list[str]:
+def _texts(model: Model, tokens: np.ndarray, committed_at: np.ndarray, whole: bool) -> list[str]:
+    """The final texts; a text that was given whole is not part of a thought that this model's template opens."""
+    opening = "" if whole else model.chat_format.opening
     rows = zip(tokens, committed_at, strict=True)
-    return [text_with_gaps(model.decode, row, places > 0, model.eos_token_ids) for row, places in rows]
+
+    def decode(run: list[int]) -> str:
+        return decode_response(model.tokenizer, run, model.eos_token_ids)
+
+    return [opening + text_with_gaps(decode, row, places > 0, model.eos_token_ids) for row, places in rows]
 
 
 def pad_left(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

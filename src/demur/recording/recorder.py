@@ -83,6 +83,7 @@ def record(
         "revises": sampler.revises,
         "eos_token_ids": model.eos_token_ids,
         "mask_token_id": model.mask_token_id,
+        "opening": model.chat_format.opening if texts is None else "",
         "complete": False,
     }
     encoded = encode(model, checked, sampler, texts)

@@ -18,6 +18,7 @@ from demur.provenance import Provenance
 from demur.recording import folder as files
 from demur.recording.gaps import text_with_gaps
 from demur.signal import Signal
+from demur.thought import answer_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,11 @@ class StepText(NamedTuple):
 
     committed: str
     predicted: str
+
+    @property
+    def is_thought(self) -> bool:
+        """Whether the predicted text holds no answer yet, a thought only."""
+        return bool(self.predicted.strip()) and not answer_of(self.predicted).strip()
 
 
 class StepTokens(NamedTuple):
@@ -154,7 +160,8 @@ class Recording:
         from demur.models import decode_response
 
         ends = self.manifest["eos_token_ids"]
-        return text_with_gaps(lambda run: decode_response(self.tokenizer, run, ends), tokens, known, ends)
+        text = text_with_gaps(lambda run: decode_response(self.tokenizer, run, ends), tokens, known, ends)
+        return str(self.manifest.get("opening", "")) + text
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -58,7 +58,9 @@ def wrapped(attacks: Sequence[Prompt], harmless: Sequence[Prompt]) -> list[Promp
 def fitting(model: Model, sampler: Sampler, prompts: Sequence[Prompt]) -> list[Prompt]:
     """The prompts that leave room for a response in the model's context; a control is no reason to stop a study."""
     room = None if model.context_length is None else model.context_length - sampler.response_length
-    return [prompt for prompt in prompts if room is None or len(model.encode(prompt.prompt or "")) <= room]
+    return [
+        prompt for prompt in prompts if room is None or len(model.encode(prompt.prompt or "", prompt.turns)) <= room
+    ]
 
 
 def control_table(detectors: Sequence[Detector], generations: pd.DataFrame) -> pd.DataFrame:

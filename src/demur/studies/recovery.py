@@ -6,6 +6,7 @@ verdict is left out of its count, and both are reported. What the rates mean is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -104,7 +105,7 @@ def _tables(
 
 def _reported(members: pd.DataFrame, verdicts: np.ndarray) -> dict[str, Any]:
     """Texts judged, malformed verdicts, and generations left out, a number a group in order of appearance."""
-    missing = pd.isna(verdicts).reshape(len(members), -1)
+    missing = pd.isna(verdicts).reshape(len(members), math.prod(verdicts.shape[1:]))
     groups = members["group"].to_numpy()
     rows = [missing[groups == group] for group in dict.fromkeys(groups)]
     return {

@@ -35,7 +35,7 @@ from demur.studies.study import PROMPT_SETS, Study
 
 OPTIONAL_SETS = ("test_attacks",)
 LAYERS: tuple[Layer, ...] = ("quarter", "middle", "last")
-ENDINGS = (".jsonl", ".csv", ".parquet")
+ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet")
 COLUMNS = ["id", "group", "label", "attack", "goal", "category", "prompt", "text", "refused", "tokens"]
 COLUMNS += ["prompt_tokens", "seconds"]
 
