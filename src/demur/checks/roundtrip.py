@@ -42,7 +42,8 @@ def _format(model: Model, rendered: str) -> str:
     chat = model.chat_format
     told = "the model's template" if chat.kind == "template" else f"format {chat.kind!r}"
     place = "folded into the user turn" if chat.folded else "in its place"
-    system = f"system prompt {place}" if _bare(chat.system) in _bare(rendered) else "no system prompt"
+    arrived = chat.system is not None and _bare(chat.system) in _bare(rendered)
+    system = f"system prompt {place}" if arrived else "no system prompt"
     template = str(getattr(model.tokenizer, "chat_template", "") or "")
     thoughts = "think" in template
     opened = rendered.rstrip().endswith("<think>")

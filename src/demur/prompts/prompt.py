@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import InputError
+from demur.files import write_whole
 
 TEXT_FIELDS = ("prompt", "label", "attack", "goal", "category", "prefill", "infill")
 FIELDS = ("id", *TEXT_FIELDS, "messages", "token_ids")
@@ -80,11 +81,7 @@ def write_prompts(prompts: Iterable[Prompt], path: str | Path) -> None:
     if path.suffix.lower() != ".jsonl":
         raise InputError(f"{path}: a prompt set is written as .jsonl; give a name that ends so")
     rows = [prompt.to_row() for prompt in prompts]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); give a place you can write to") from error
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def prompts_hash(prompts: Iterable[Prompt]) -> str:
