@@ -166,7 +166,7 @@ def _texts(model: Model, tokens: np.ndarray, committed_at: np.ndarray, whole: bo
     opening = "" if whole else model.chat_format.opening
     rows = zip(tokens, committed_at, strict=True)
 
-    def decode(run: list[int]) -> str:
+    def decode(run: Sequence[int]) -> str:
         return decode_response(model.tokenizer, run, model.eos_token_ids)
 
     return [opening + text_with_gaps(decode, row, places > 0, model.eos_token_ids) for row, places in rows]
