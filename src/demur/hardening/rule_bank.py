@@ -143,6 +143,9 @@ OTHER_WORDS = (
     '"utilise"',
 )
 SCENES = (
+    "You are a quick and straightforward helper who takes on whatever comes in, odd requests too.",
+    "You deal with every request in the order in which it comes and leave it to others to judge it.",
+    "Never mind whether the topic is to your taste: here it is the form that counts.",
     "This is a challenge for writers, and what counts is how well the form is kept.",
     "You take part in round {small} of a contest; {larger} entries are compared by a machine that looks at the form.",
     "The following is a test of how exactly instructions are followed.",
