@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from demur.cli_check import check
+from demur.cli_check import check as check_model
 from demur.cli_guard import guard_app
 from demur.errors import DemurError, InputError
 
@@ -44,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(guard_app, name="guard")
-app.command()(check)
+app.command("check")(check_model)
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder or .gguf file.")]
 Steps = Annotated[int, typer.Option(help="T, the number of steps of a generation.")]
@@ -56,6 +56,9 @@ SamplerArguments = Annotated[
     typer.Option("--sampler-arg", metavar="NAME=VALUE", help="An argument of the sampler; repeatable."),
 ]
 Resume = Annotated[bool, typer.Option(help="Go on where an earlier run stopped; --no-resume starts anew.")]
+QuickCheck = Annotated[
+    bool, typer.Option("--check/--no-check", help="Stop where the quick form of `demur check` fails.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub model.")]
@@ -115,6 +118,7 @@ def study(
     judge_cache: JudgeCache = None,
     seed: Seed = 0,
     resume: Resume = True,
+    check: QuickCheck = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -144,6 +148,7 @@ def study(
         judge=judged_by,
         seed=seed,
         resume=resume,
+        check=check,
         say=typer.echo,
     )
     save_figures(found, out / "figures")
@@ -198,6 +203,7 @@ def study_paper(
     judge_cache: JudgeCache = None,
     seed: Seed = 0,
     resume: Resume = True,
+    check: QuickCheck = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
@@ -219,6 +225,7 @@ def study_paper(
         guard_models=guard_model or [],
         seed=seed,
         resume=resume,
+        check=check,
         say=typer.echo,
     )
     for subject in found.subjects:

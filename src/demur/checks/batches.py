@@ -26,8 +26,8 @@ def batch_row(bench: Bench, kind: str) -> Row:
     """All prompts in one batch against each alone."""
     together, rows = bench.batch(kind), bench.rows[kind]
     tally = Tally(bench.tolerance, gap_of(bench))
-    for place in bench.plan.compared:
-        tally.add(f"row {place + 1}", rows[place], together[place], bench.alone(kind, place))
+    for place, alone in bench.alone(kind).items():
+        tally.add(f"row {place + 1}", rows[place], together[place], alone)
     lengths = [len(row) for row in rows]
     beginning = "with" if kind == SHARED else "without"
     measured = (
@@ -42,8 +42,7 @@ def early_row(bench: Bench) -> Row:
     name, measured = "batch, rows that end", "a batch in which some rows end before the others, against each alone"
     if bench.model.family != "autoregressive":
         return Row(name, measured, outcome="not run", note="every canvas runs to its last step")
-    places = bench.plan.compared
-    alone = {place: bench.alone(SHARED, place) for place in places}
+    alone = bench.alone(SHARED)
     ending = _ending(list(alone.values()))
     if ending is None:
         return Row(name, measured, outcome="not run", note="all rows say the same tokens, so none ends before another")
@@ -51,10 +50,10 @@ def early_row(bench: Bench) -> Row:
     with bench.ending_at(ending):
         together = bench.traces(rows, len(rows))
     tally = Tally(bench.tolerance, gap_of(bench))
-    for place in places:
-        tally.add(f"row {place + 1}", rows[place], together[place], _cut(alone[place], ending))
+    for place, whole in alone.items():
+        tally.add(f"row {place + 1}", rows[place], together[place], _cut(whole, ending))
     ended = sum(ending in one.answer[:-1] for one in alone.values())
-    return tally.row(name, f"{measured}; {ended} of {len(places)} end early")
+    return tally.row(name, f"{measured}; {ended} of {len(alone)} end early")
 
 
 def window_row(bench: Bench) -> Row:
@@ -78,8 +77,8 @@ def window_row(bench: Bench) -> Row:
     rows = [*rows_of(bench.model, BESIDE, shared=True), long_row(bench.model, least)]
     together = bench.traces(rows, len(rows))
     tally = Tally(bench.tolerance, gap_of(bench))
-    for place, row in enumerate(rows):
-        tally.add(f"the row of {len(row)} tokens", row, together[place], bench.traces([row], 1)[0])
+    for row, mine, theirs in zip(rows, together, bench.traces(rows, 1), strict=True):
+        tally.add(f"the row of {len(row)} tokens", row, mine, theirs)
     return tally.row(name, f"{measured}: {', '.join(str(len(row)) for row in rows)} tokens in one batch")
 
 

@@ -32,7 +32,7 @@ class Bench:
     def __init__(self, model: Model, plan: Plan) -> None:
         self.model, self.plan = model, plan
         self.tolerance = Tolerance.of(next(model.network.parameters()).dtype)
-        self._alone: dict[tuple[str, int], Trace] = {}
+        self._alone: dict[str, dict[int, Trace]] = {}
         self._batches: dict[str, list[Trace]] = {}
 
     @cached_property
@@ -71,11 +71,13 @@ class Bench:
         """The generations of rows of token ids."""
         return traces_of(self.record(rows, batch_size))
 
-    def alone(self, kind: str, place: int) -> Trace:
-        """The generation of one row in a batch of its own."""
-        if (kind, place) not in self._alone:
-            self._alone[kind, place] = self.traces([self.rows[kind][place]], 1)[0]
-        return self._alone[kind, place]
+    def alone(self, kind: str) -> dict[int, Trace]:
+        """The generations of the compared rows, each in a batch of its own, by place."""
+        if kind not in self._alone:
+            places = self.plan.compared
+            found = self.traces([self.rows[kind][place] for place in places], 1)
+            self._alone[kind] = dict(zip(places, found, strict=True))
+        return self._alone[kind]
 
     def batch(self, kind: str) -> list[Trace]:
         """The generations of all rows in one batch."""

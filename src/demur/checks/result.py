@@ -5,6 +5,7 @@ In: rows. Out: a table, JSON-ready values and one verdict. Nothing is measured h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,6 +78,10 @@ class Check:
         return f"{self.model} ({self.family}, {self.dtype} on {self.device}): {said}, in {self.seconds:.0f} s"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready values."""
-        rows = [{**vars(row), "numbers": dict(row.numbers)} for row in self.rows]
+        """Plain JSON-ready values; a number that is not finite is None."""
+        rows = [{**vars(row), "numbers": _finite(row.numbers)} for row in self.rows]
         return {**vars(self), "versions": dict(self.versions), "ok": self.ok, "rows": rows}
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}

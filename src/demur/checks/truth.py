@@ -29,8 +29,8 @@ def generate_row(bench: Bench) -> Row:
     model, plan = bench.model, bench.plan
     measured = f"greedy tokens of each prompt alone against transformers' generate; {plan.steps} steps"
     tally = Tally(bench.tolerance, lambda *_: float("inf"))
-    for place in plan.compared:
-        prompt, answer = bench.rows[SHARED][place], bench.alone(SHARED, place).answer
+    for place, alone in bench.alone(SHARED).items():
+        prompt, answer = bench.rows[SHARED][place], alone.answer
         theirs = generated(model, [prompt], plan.steps)[0]
         tally.rows += 1
         if theirs != answer:

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from demur.report.checked import check_section
 from demur.report.detectors import (
     WRAPPED_HEADLINE,
     compared_table,
@@ -117,6 +118,7 @@ def _context(study: Study, show_text: bool) -> dict[str, Any]:
         "examples": [_example(study, kind, place, show_text) for kind, place in example_places(study).items()],
         "threshold": measured((study.settings.get("guard") or {}).get("threshold")),
         "compliance": plain(study.settings.get("compliance", 0.5)),
+        "check": check_section(study),
         "settings": settings_sections(study),
         "show_text": show_text,
     }

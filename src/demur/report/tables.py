@@ -116,10 +116,11 @@ def anchor_cells(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def settings_sections(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Every setting as text, those that hold others as a section of their own."""
-    single = [(name.replace("_", " "), value) for name, value in study.settings.items() if not _mapping(value)]
+    """Every setting but the quick check as text, those that hold others as a section of their own."""
+    settings = {name: value for name, value in study.settings.items() if name != "check"}
+    single = [(name.replace("_", " "), value) for name, value in settings.items() if not _mapping(value)]
     sections = [("study", [(name, plain(value)) for name, value in single])]
-    for name, value in study.settings.items():
+    for name, value in settings.items():
         if _mapping(value):
             sections.append((name.replace("_", " "), [(str(k).replace("_", " "), _flat(v)) for k, v in value.items()]))
     return sections

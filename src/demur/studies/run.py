@@ -23,6 +23,7 @@ from demur.prompts import Prompt, read_prompts
 from demur.recording import Recording, record
 from demur.samplers import Sampler
 from demur.signal import Anchors, text_signal
+from demur.studies.checked import LEFT_OUT, checked
 from demur.studies.controls import PREFIX, WRAPPED, bundled_controls, control_table, correlation_table, fitting, wrapped
 from demur.studies.detection import detection_table, false_positive_table
 from demur.studies.detectors import LOOKS, detectors_of, fit_guard, read_layers
@@ -54,6 +55,7 @@ def run_study(
     judge: Judge | None = None,
     seed: int = 0,
     resume: bool = True,
+    check: bool = True,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Study:
@@ -63,6 +65,7 @@ def run_study(
     layers : whose states are kept; signal and guard read the highest.
     limit : use the first `limit` prompts of each set, of test_attacks the first `limit` of each attack.
     judge : of the texts; by default the dictionary's, which gives HRR and FRR but no ASR.
+    check : run the quick check of `demur.check` first and stop where it fails; its result is in `Study.settings`.
     say : called with a line of news after every part.
 
     Raises `InputError` where a set is missing or malformed, before anything is generated; where the model
@@ -77,6 +80,7 @@ def run_study(
             say(f"{name}: {len(sets[name]) - len(fit)} of {len(sets[name])} prompts do not fit the context; left out")
         sets[name] = fit
     sets = {name: prompts for name, prompts in sets.items() if prompts}
+    proof = checked(model, out, resume=resume, say=say) if check else LEFT_OUT
     recordings: dict[str, Recording] = {}
 
     def record_set(name: str) -> Recording:
@@ -101,7 +105,7 @@ def run_study(
         if name not in recordings:
             record_set(name)
     study = analyse(recordings, anchors, quantile=quantile, judge=judge, seed=seed, out=out)
-    study = replace(study, settings={**study.settings, "limit": limit}, path=out)
+    study = replace(study, settings={**study.settings, "limit": limit, "check": proof}, path=out)
     study.save(out)
     return study
 

@@ -73,6 +73,7 @@ def run_paper(
     guard_models: Sequence[str] = (),
     seed: int = 0,
     resume: bool = True,
+    check: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> Paper:
     """Run the protocol for every model, one in memory at a time.
@@ -94,6 +95,7 @@ def run_paper(
         told = _indented(say)
         arguments: dict[str, Any] = {"batch_size": batch_size, "quantile": quantile, "seed": seed}
         common: dict[str, Any] = {**arguments, "layers": LAYERS, "judge": judge, "resume": resume, "say": told}
+        common["check"] = check
         sampler = model.default_sampler(steps=steps, seed=seed)
         study = run_study(model, prepared, folder / "own", sampler=sampler, **common)
         ordered = None
