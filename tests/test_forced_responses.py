@@ -158,7 +158,7 @@ def test_provenance_tells_a_given_text_from_a_free_one(toy_model: Model, tmp_pat
 def test_a_free_recording_keeps_the_key_it_had() -> None:
     made = Provenance("m", "f", {"name": "Autoregressive", "steps": 2}, (2,), prompts="p", count=1)
     assert "responses" not in made.to_dict()
-    assert made.key() == "246453774cf101fc9371f0beaaee4803ce2b70df520bafad546e7b92e76f976b"
+    assert made.keys()[1] == "246453774cf101fc9371f0beaaee4803ce2b70df520bafad546e7b92e76f976b"
 
 
 def test_anchors_of_free_generations_read_a_given_text(toy_model: Model) -> None:

@@ -29,7 +29,8 @@ class Provenance:
         (0 the embeddings, ``n`` the last layer after the final norm); compared.
     chat_format : how a prompt became token ids; part of the fingerprint already, kept to be read.
     prompts : sha256 over the content of the prompts, and `count` of them; not compared.
-    versions : packages that took part; not compared.
+    versions : packages that took part; not compared, and no part of `key`.
+    former : what demur 0.1 called the model, which is the same as being called `fingerprint`; empty where unknown.
     anchors : of a signal, which anchors, tau and eps made it; empty for states; compared where both have one.
     responses : sha256 over the texts that were forced as whole responses; empty where the model answered itself.
         Not compared: the states are those of the same network under the same sampler and averaged alike, so
@@ -46,12 +47,15 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     anchors: str = ""
     responses: str = ""
+    former: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; `from_dict` reads them back."""
         values = {**asdict(self), "layers": list(self.layers)}
         if not self.responses:
             del values["responses"]  # what was recorded before there were forced responses keeps its key
+        if not self.former:
+            del values["former"]
         return values
 
     @classmethod
@@ -67,14 +71,26 @@ class Provenance:
         return made
 
     def key(self) -> str:
-        """A sha256 over all that makes a recording: equal keys mean the same one."""
-        content = {name: value for name, value in self.to_dict().items() if name not in ("model", "anchors")}
+        """A sha256 over all that makes a recording but versions: equal keys mean the same one."""
+        return self._key("versions", "former")
+
+    def keys(self) -> tuple[str, ...]:
+        """`key`, and what demur 0.1 wrote in its place, versions included."""
+        return self.key(), self._key("former")
+
+    def _key(self, *without: str) -> str:
+        left_out = {"model", "anchors", *without}
+        content = {name: value for name, value in self.to_dict().items() if name not in left_out}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def same_model(self, other: Provenance) -> bool:
+        """Whether both are of one model, by what it is called now or was called before."""
+        return bool({self.fingerprint, self.former} & {other.fingerprint, other.former} - {""})
 
     def differences(self, other: Provenance, *, layers: bool = True) -> list[str]:
         """One phrase for every compared field in which `self` and `other` differ."""
         found = []
-        if self.fingerprint != other.fingerprint:
+        if not self.same_model(other):
             found.append(
                 f"model {self.model} ({self.fingerprint[:12]}) against {other.model} ({other.fingerprint[:12]})"
             )

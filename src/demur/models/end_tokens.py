@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from demur.errors import InputError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -70,6 +72,9 @@ def token_ids(*values: Any) -> list[int]:
     """Every token id among values that may be None, one id or a list of them."""
     ids: list[int] = []
     for value in values:
-        if value is not None:
-            ids += [int(value)] if not isinstance(value, list | tuple) else [int(one) for one in value]
+        several = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        for one in several:
+            if isinstance(one, bool) or not isinstance(one, int):
+                raise InputError(f"a token id is {one!r}, expected a whole number; get the file again")
+            ids.append(one)
     return ids

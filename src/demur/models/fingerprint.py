@@ -122,7 +122,7 @@ def _bit_sums(tensor: Any) -> Any:
     rows = whole[: len(whole) // width * width].view(-1, width)
     rest = whole[rows.numel() :].sum() + data[len(data) // 8 * 8 :].sum()
     sums = [rows.sum(axis) for axis in (0, 1)]
-    weighed = [(one * torch.arange(1, 2 * len(one), 2, device=one.device)).sum() for one in sums]
+    weighed = [(one * (2 * torch.arange(len(one), device=one.device) + 1)).sum() for one in sums]
     return torch.stack([weighed[0] + rest, weighed[1]])
 
 

@@ -22,7 +22,7 @@ from demur.models.causal import build_causal
 from demur.models.checkpoint import Built
 from demur.models.diffusion_gemma import build_diffusion_gemma
 from demur.models.dream import build_dream
-from demur.models.end_tokens import end_tokens
+from demur.models.end_tokens import end_tokens, token_ids
 from demur.models.families import require_autoregressive
 from demur.models.fingerprint import files_hash, network_stamp
 from demur.models.gguf_file import build_gguf
@@ -113,7 +113,7 @@ def _built(
 ) -> Built:
     """The network of a checkpoint with what its format says of it."""
     folder, gguf_file, _ = source
-    config = {} if gguf_file else read_json(folder / "config.json")
+    config = {} if gguf_file else _settings(folder)
     build = BUILDERS.get(str(config.get("model_type")))
     if build is not None:
         built = build(config, folder, dtype, device)
@@ -133,6 +133,18 @@ def _built(
         return Built(build_causal(config, folder, dtype, trust_remote_code=trust_remote_code), "autoregressive", [])
     with without_adapter(folder) as alone:
         return Built(build_causal(config, alone, dtype, trust_remote_code=trust_remote_code), "autoregressive", [])
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """The config of a folder; its generation config too must be sound, for transformers passes over a broken one."""
+    generation = read_json_if_there(folder / "generation_config.json")
+    config = read_json(folder / "config.json")
+    for file, values in (("generation_config.json", generation), ("config.json", config)):
+        try:
+            token_ids(values.get("eos_token_id"), values.get("pad_token_id"), values.get("bos_token_id"))
+        except InputError as error:
+            raise InputError(f"{folder / file}: {error}") from error
+    return config
 
 
 def _base(source: Source, *, code: bool) -> Source:

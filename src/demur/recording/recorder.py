@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -158,6 +159,7 @@ def describe(
         count=len(prompts),
         versions={name: version(name) for name in ("demur", "torch", "transformers")},
         responses="" if responses is None else responses_hash(responses),
+        former=model.former_fingerprint,
     )
 
 
@@ -186,17 +188,40 @@ def _begin(folder: Path, manifest: dict[str, Any], resume: bool) -> set[int]:
 
 
 def _require_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    names = [name for name in ("key", "keep", "signal") if found.get(name) != wanted[name]]
-    if not names:
-        return
+    """`InputError` where a folder holds another recording; a warning where it was completed by other versions."""
     there, here = found["provenance"], wanted["provenance"]
-    names_of_either = {**here, **there}  # one of them may have been given responses, and the other not
-    differing = [name for name in names_of_either if name != "model" and there.get(name) != here.get(name)]
-    differing += [name for name in names if name != "key"]
-    raise InputError(
-        f"{folder}: holds another recording, of {there['model']} with {there['count']} prompts; "
-        f"it differs in {', '.join(differing)}. Give another folder, or resume=False (--no-resume) to replace it"
-    )
+    differing = _differing(there, here)
+    differing += [name for name in ("keep", "signal") if not _alike(found.get(name), wanted[name])]
+    older = there.get("versions") != here.get("versions")
+    if not differing and older and not found["complete"]:
+        differing = ["versions"]
+    if differing:
+        raise InputError(
+            f"{folder}: holds another recording, of {there['model']} with {there['count']} prompts; "
+            f"it differs in {', '.join(differing)}. Give another folder, or resume=False (--no-resume) to replace it"
+        )
+    if older:
+        warnings.warn(f"{folder}: was recorded by {_told(there)}, and this is {_told(here)}; it is kept", stacklevel=4)
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The fields in which two provenances say that other things were recorded."""
+    uncompared = {"model", "versions", "former"}
+    if Provenance.from_dict(there).same_model(Provenance.from_dict(here)):
+        uncompared.add("fingerprint")
+    names = {**here, **there}  # one of them may have been given responses, and the other not
+    return [name for name in names if name not in uncompared and there.get(name) != here.get(name)]
+
+
+def _alike(found: Any, wanted: Any) -> bool:
+    """Whether two entries of a manifest say the same, models by either of their names."""
+    if not isinstance(found, dict) or not isinstance(wanted, dict):
+        return bool(found == wanted)
+    return not _differing(found, wanted)
+
+
+def _told(made: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {one}" for name, one in sorted(dict(made.get("versions") or {}).items())) or "no version"
 
 
 def _arrays(batch: Batch, anchors: Anchors | None, layers: Sequence[int]) -> files.Arrays:
