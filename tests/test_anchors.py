@@ -3,7 +3,7 @@
 import copy
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -238,12 +238,49 @@ def test_an_anchors_file_whose_parts_do_not_fit_is_named(anchors: Anchors, tmp_p
 
 def test_a_signal_keeps_its_provenance_through_views_and_loses_it_in_arithmetic() -> None:
     signal = Signal(np.random.default_rng(0).random((4, 3)), MADE)
-    for kept in (signal[1:], signal[:, :2], signal[[2, 0]], signal[np.array([True, False, True, False])], signal.T):
+    for kept in (
+        signal[1:],
+        signal[:, :2],
+        signal[[2, 0]],
+        signal[np.array([True, False, True, False])],
+        signal.copy(),
+    ):
         assert isinstance(kept, Signal) and kept.provenance is MADE
     for dropped in (1 - signal, signal.mean(axis=1), signal.cumsum(axis=1), np.concatenate([signal, signal])):
         assert type(dropped) is np.ndarray
     assert type(signal > 0.5) is np.ndarray and (signal > 0.5).dtype == bool
     assert isinstance(signal[0, 0], np.float32) and isinstance(signal.max(), np.float32)
+
+
+def test_a_signal_whose_steps_are_chosen_or_turned_round_knows_nothing_of_its_making() -> None:
+    signal = Signal(np.random.default_rng(0).random((4, 4)), MADE)
+    others = [signal[:, ::-1], signal[:, [0, 2, 1, 3]], signal[:, 1:], signal[..., ::2], signal.T, signal[:, 1]]
+    others += [np.flip(signal, 1), np.roll(signal, 1), np.sort(signal), signal.astype(np.float64), signal[None]]
+    others += [signal.reshape(2, 8), signal.reshape(8, 2), np.take(signal, [1, 0], axis=1)]
+    assert [getattr(one, "provenance", None) for one in others] == [None] * len(others)
+    assert signal.provenance is MADE
+
+
+EDITS: dict[str, Callable[[Signal], Any]] = {
+    "a value": lambda signal: signal.__setitem__((0, 0), 0.5),
+    "rows of a view": lambda signal: signal[1:].__setitem__(0, 0.5),
+    "fill": lambda signal: signal.fill(0.5),
+    "sort": lambda signal: signal.sort(),
+    "copyto": lambda signal: np.copyto(signal, 0.5),
+    "out": lambda signal: np.multiply(signal, 2, out=signal),
+    "add.at": lambda signal: np.add.at(signal, 0, 1),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_in_place_is_forgotten_by_all_that_share_the_memory_and_by_no_copy(edit: str) -> None:
+    signal = Signal(np.random.default_rng(0).random((4, 3)), MADE)
+    rows, copied = signal[:3], signal.copy()
+    EDITS[edit](signal)
+    assert signal.provenance is None and rows.provenance is None
+    assert copied.provenance is MADE
+    copied[0] = 0.5
+    assert copied.provenance is None
 
 
 def test_arithmetic_in_place_leaves_a_plain_array() -> None:
@@ -259,6 +296,26 @@ def test_a_copied_or_pickled_signal_knows_what_it_was_made_from(copied: Any) -> 
     again = copied(Signal([[0.25, 0.5]], MADE))
     assert isinstance(again, Signal) and again.provenance == MADE and again.dtype == np.float32
     np.testing.assert_array_equal(again, [[0.25, 0.5]])
+
+
+@pytest.mark.parametrize("wrong", ["runs/a", Path("runs/a"), np.zeros((3, 4)), 3])
+def test_what_is_no_recording_is_named_with_the_mend(wrong: Any) -> None:
+    anchors = Anchors.fit(recording(2, 10), recording(10, 2))
+    mend = r"give demur\.Recording\(path\)" if isinstance(wrong, str | Path) else r"give a demur\.Recording"
+    for do in (
+        lambda: Anchors.fit(wrong, recording(10, 2)),
+        lambda: Anchors.fit(recording(2, 10), wrong),
+        lambda: anchors.signal(wrong),
+    ):
+        with pytest.raises(InputError, match=mend):
+            do()
+
+
+def test_swapped_recordings_are_asked_about_and_too_few_prompts_named_as_the_cause() -> None:
+    with pytest.raises(InputError, match="100% against 0%; are the two swapped"):
+        Anchors.fit(recording(12, 0), recording(0, 12))
+    with pytest.raises(InputError, match=r"there are 5 harmless and 5 harmful ones; .*--limit below 8 is too low"):
+        Anchors.fit(recording(0, 5), recording(5, 0))
 
 
 def test_a_handful_of_refusals_among_hundreds_of_prompts_makes_no_anchor() -> None:

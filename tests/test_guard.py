@@ -5,6 +5,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from scipy.stats import beta
 from sklearn.utils.estimator_checks import check_estimator
 
+import demur
 from demur.errors import InputError, ProvenanceError
-from demur.guards import SRIGuard, sri_guard
+from demur.guards import DirectionGuard, SRIGuard, StreamingGuard, sri_guard
 from demur.guards.calibration import false_positive_interval
 from demur.provenance import Provenance
 from demur.signal import Signal
@@ -241,3 +243,49 @@ def test_a_guard_refuses_signals_of_other_anchors_but_not_of_another_recording()
     guard.predict(Signal(random.random((3, 4)), replace(made, prompts="others", count=3)))
     with pytest.raises(ProvenanceError, match="anchors one against two"):
         guard.predict(Signal(random.random((3, 4)), replace(made, anchors="two")))
+
+
+def test_held_out_signals_in_the_place_of_y_are_refused_and_labels_are_not() -> None:
+    train, held_out = np.random.default_rng(0).random((2, 60, 4))
+    quick = SRIGuard(max_iter=1, n_init=1, random_state=0)
+    for wrong in (held_out, held_out.tolist(), Signal(held_out), [[1.0], [1.0, 2.0]]):
+        with pytest.raises(InputError, match=r"y, is ignored and holds signals; give held-out ones as calibration="):
+            quick.fit(train, wrong)
+        with pytest.raises(InputError, match="give held-out ones as calibration="):
+            DirectionGuard().fit(train, wrong, harmful=held_out)
+    quick.fit(train, np.ones(60))
+
+
+def test_a_guard_that_was_never_calibrated_says_so_once() -> None:
+    train, held_out = np.random.default_rng(0).random((2, 60, 4))
+    guard = SRIGuard(quantile=0.9, max_iter=1, n_init=1, random_state=0).fit(train)
+    with pytest.warns(UserWarning, match="SRIGuard was not calibrated"):
+        guard.predict(train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guard.predict(train)
+        guard.fit(train, calibration=held_out).predict(train)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, 99, np.nan, "0.99", None, True])
+def test_a_share_out_of_range_is_refused_by_its_name(share: Any) -> None:
+    train = np.random.default_rng(0).random((30, 4))
+    for guard, name in ((SRIGuard(quantile=share), "quantile"), (StreamingGuard(alpha=share), "alpha")):
+        with pytest.raises(InputError, match=f"{name} is .*; expected a number between 0 and 1"):
+            guard.fit(train)
+
+
+def test_a_recording_or_a_path_is_refused_with_the_mend() -> None:
+    train = np.random.default_rng(0).random((30, 4))
+    guard = SRIGuard(quantile=0.9, max_iter=1, n_init=1, random_state=0).fit(train)
+    recording = SimpleNamespace(phi_batches=list)
+    for use in (guard.predict, guard.errors, guard.calibrate, guard.fit):
+        with pytest.raises(InputError, match=r"a recording holds states and no signal; give anchors\.signal"):
+            use(recording)
+        with pytest.raises(InputError, match="runs/a is a path; read it first"):
+            use("runs/a")
+
+
+def test_every_guard_has_one_default_for_the_share_that_passes() -> None:
+    guards = (SRIGuard(), DirectionGuard(), demur.guards.DetectorGuard(), demur.guards.TrajectoryGuard())
+    assert {guard.quantile for guard in guards} == {0.99} and StreamingGuard().alpha == 0.01

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -117,6 +118,15 @@ class AnchorSums:
         return sums
 
 
+def require_recording(given: Any, what: str) -> None:
+    """Refuse what is no recording where one is expected, such as a path or an array."""
+    if isinstance(given, str | PathLike):
+        raise InputError(f"{what} is the path {str(given)!r:.200}; give demur.Recording(path)")
+    if not all(hasattr(given, name) for name in ("phi_batches", "table", "provenance")):
+        kind = f"an array of shape {given.shape}" if hasattr(given, "shape") else f"a {type(given).__name__}"
+        raise InputError(f"{what} is {kind}; give a demur.Recording, or bare states to Anchors.score and AnchorSums")
+
+
 def _verdicts(recording: RecordingLike, refused: ArrayLike | None, name: str) -> NDArray[np.bool_]:
     table = recording.table
     if refused is not None:
@@ -145,6 +155,19 @@ def require_enough(counts: Mapping[str, AnchorCount], minimum: int, least_share:
     ]
     if not short:
         return
+    seen_too_few = [side for side in short if counts[side].seen < minimum]
+    if seen_too_few:
+        raise InputError(
+            f"anchors need at least {minimum} prompts a side, and there are {counts['harmless'].seen} harmless and "
+            f"{counts['harmful'].seen} harmful ones; give more {' and '.join(seen_too_few)} prompts (a --limit below "
+            f"{minimum} is too low)"
+        )
+    refused = {side: counts[side].refused / counts[side].seen for side in ("harmless", "harmful")}
+    if refused["harmless"] >= 0.5 > refused["harmful"]:
+        raise InputError(
+            f"more harmless than harmful prompts were refused, {refused['harmless']:.0%} against "
+            f"{refused['harmful']:.0%}; are the two swapped? Give the harmless prompts first"
+        )
     habit = {"harmful": "hardly refuses harmful prompts", "harmless": "answers few harmless prompts"}
     raise InputError(
         f"too few prompts are left for anchors, {minimum} a side and {least_share:.0%} of those seen are needed: "

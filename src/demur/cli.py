@@ -128,12 +128,10 @@ def study(
     """The main job: record, anchors, signal, rates, guard and a report."""
     from demur.report import save_figures, signal_figure, write_report
     from demur.studies import run_study
-    from demur.studies.run import LAYERS, read_sets
+    from demur.studies.run import LAYERS, example_set, read_sets
 
     sets = read_sets(prompts, limit)  # a fault in a prompt file should not wait for the model to load
-    known = {prompt.id for name, rows in sets.items() if not name.startswith("anchors_") for prompt in rows}
-    if unknown := sorted(set(example or []) - known):
-        raise InputError(f"--example {unknown[0]!r} is the id of no prompt of {prompts} besides the anchors'")
+    shown = {one: example_set(one, sets, prompts) for one in example or []}
     judged_by = _judge(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
     loaded = _load(model, device, dtype, revision)
     found = run_study(
@@ -152,8 +150,8 @@ def study(
         say=typer.echo,
     )
     save_figures(found, out / "figures")
-    for name in example or []:
-        place = found.generations["id"].tolist().index(name)
+    for name, (member, identity) in shown.items():
+        place = list(zip(found.generations["set"], found.generations["id"], strict=True)).index((member, identity))
         signal_figure(found, place).savefig(out / "figures" / f"signal-{place}.png", dpi=160, bbox_inches="tight")
         typer.echo(f"signal of {name}: {out / 'figures' / f'signal-{place}.png'}")
     typer.echo(f"report: {write_report(found, out / 'report.html', show_text=show_text)}")

@@ -7,6 +7,7 @@ guard attached to a running generation need not do, is left out.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from demur.defenses.defense import Blocking, require_pairs
 from demur.defenses.reading import Source
 from demur.errors import InputError
 from demur.guards import DirectionGuard
+from demur.guards.guard import Guard
 from demur.provenance import Provenance
 from demur.recording import Recording
 from demur.signal import Signal
@@ -65,7 +67,8 @@ class GuardDefense:
         """What the verdicts depend on, as plain values."""
         read_by = self.guard if isinstance(self.guard, DirectionGuard) else self.source
         limit = getattr(self.guard, "threshold_", None)
-        return {"name": self.name, "source": read_by.fingerprint if read_by else None, "limit": limit}
+        source = read_by.fingerprint if read_by else None
+        return {"name": self.name, "source": source, "guard": _identity(self.guard), "limit": limit}
 
     def _values(self, recording: Recording) -> tuple[Signal, float]:
         """What the guard judges, the signal as a rule, and the seconds that went into reading the recording."""
@@ -83,6 +86,17 @@ class GuardDefense:
                 f"guard whose place errors it watches"
             )
         return self.source.signal(read), read.seconds
+
+
+def _identity(guard: Detector) -> str:
+    """A sha256 over all that a guard has learned; of scikit-learn's detectors over their arrays and parameters."""
+    learned = guard._state()[0] if isinstance(guard, Guard) else vars(guard)
+    content = hashlib.sha256(type(guard).__name__.encode())
+    for name, value in sorted(learned.items()):
+        plain = isinstance(value, str | bytes | int | float | bool | None | list | tuple | np.generic)
+        data = np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value) if plain else ""
+        content.update(f"{name}:".encode() + (data.encode() if isinstance(data, str) else data))
+    return content.hexdigest()
 
 
 class _Clocked:

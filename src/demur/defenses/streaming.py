@@ -18,11 +18,11 @@ from demur.errors import InputError
 from demur.guards import StreamingGuard
 from demur.models import Model
 from demur.prompts import as_prompts
+from demur.recording.arguments import chosen_sampler, require_whole
 from demur.recording.gaps import text_with_gaps
 from demur.recording.generate import Encoded, encode, pad_left
 from demur.recording.recorder import Prompts, describe
 from demur.samplers import Prefill, Sampler, Step
-from demur.samplers.step import require_at_least
 from demur.signal import Anchors
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def generate_guarded(
     *,
     layer: int | None = None,
     batch_size: int = 16,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> pd.DataFrame:
     """Generate for every prompt, and no further than the guard lets it.
 
@@ -56,8 +56,8 @@ def generate_guarded(
     import pandas as pd
 
     checked = as_prompts(prompts)
-    sampler = sampler or model.default_sampler(steps=_steps_of(source, guard), seed=seed)
-    require_at_least("batch_size", batch_size, 1)
+    require_whole("batch_size", batch_size)
+    sampler = chosen_sampler(model, sampler, _steps_of(source, guard) if sampler is None else None, seed)
     reading = Reading.of(source, guard, layer, describe(model, checked, sampler, ()))
     if isinstance(source, Anchors) and sampler.step_count != guard.n_features_in_:
         raise InputError(

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from demur.anchor_sums import RecordingLike
 from demur.errors import InputError
 from demur.guards.guard import Floats, Guard
+from demur.guards.inputs import require_arrays, require_no_second_signals
 from demur.guards.validity import require_array
 from demur.provenance import Provenance, require_comparable
 from demur.signal import Signal
@@ -90,7 +91,7 @@ class DirectionGuard(Guard):
 
     Parameters
     ----------
-    quantile : float, default=0.985
+    quantile : float, default=0.99
         Share of harmless generations that are to pass; the threshold is this quantile of their errors.
     places : sequence of float, default=(0.5, 1.0)
         Where on its way a generation is looked at, as given to `states_of`.
@@ -119,7 +120,7 @@ class DirectionGuard(Guard):
 
     _kind = "direction-guard"
 
-    def __init__(self, quantile: float = 0.985, places: Sequence[float] = PLACES) -> None:
+    def __init__(self, quantile: float = 0.99, places: Sequence[float] = PLACES) -> None:
         self.quantile = quantile
         self.places = places
 
@@ -133,8 +134,10 @@ class DirectionGuard(Guard):
         """Find the direction, and calibrate where held-out harmless states are given.
 
         X : states of harmless generations, from `states_of`. harmful : states of generations for plain harmful
-        requests, made alike. y : ignored. calibration : see `calibrate`.
+        requests, made alike. y : ignored, and refused where it holds states. calibration : see `calibrate`.
         """
+        require_no_second_signals(y)
+        require_arrays(X)
         if harmful is None:
             raise InputError("no harmful generations; give states of plain harmful requests as harmful=…")
         if isinstance(X, Signal) and isinstance(harmful, Signal):
@@ -145,7 +148,7 @@ class DirectionGuard(Guard):
             raise InputError(f"states of shape {np.shape(X)[1:]} and, harmful, {np.shape(harmful)[1:]}; expected one.")
         self._harmful_mean = self._validated(harmful, reset=True).mean(axis=0, dtype=np.float64)
         try:
-            return super().fit(X, calibration=calibration)
+            return super().fit(X, y, calibration=calibration)
         finally:
             del self._harmful_mean
 

@@ -7,9 +7,11 @@ generation is learned and computed is left to each guard.
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from demur.errors import InputError
 from demur.guards.calibration import false_positive_interval, require_enough
+from demur.guards.inputs import require_arrays, require_no_second_signals, require_share
 from demur.guards.validity import require_threshold
 from demur.provenance import Provenance, require_comparable
 from demur.signal import Signal
@@ -26,6 +29,9 @@ from demur.storage import read_arrays, write_arrays
 Floats = NDArray[np.floating[Any]]
 
 _FITTED = ("threshold_", "offset_", "calibrated_", "n_calibration_", "false_positive_low_", "false_positive_high_")
+
+_WARNED: WeakSet[Guard] = WeakSet()
+"""Guards that have said that they are not calibrated; kept outside of them, as using a guard does not change it."""
 
 
 class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -55,16 +61,17 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _check_parameters(self) -> None:
         """Raise `InputError` for parameters out of range; more are checked by the guards themselves."""
-        if not 0 < self.quantile < 1:
-            raise InputError(f"quantile is {self.quantile}; expected a number between 0 and 1, such as 0.99.")
+        require_share("quantile", self.quantile, 0.99)
 
     def fit(self, X: ArrayLike, y: object = None, *, calibration: ArrayLike | None = None) -> Self:
         """Train on harmless generations, and calibrate where held-out ones are given.
 
-        X : see the class. y : ignored. calibration : see `calibrate`; without it the threshold comes from the
-        training errors, which is optimistic.
+        X : see the class. y : ignored, and refused where it holds signals. calibration : see `calibrate`; without it
+        the threshold comes from the training errors, which is optimistic, and the guard says so when it is used.
         """
+        require_no_second_signals(y)
         self._check_parameters()
+        require_arrays(X)
         values = self._validated(X, reset=True)
         self.provenance_: Provenance | None = X.provenance if isinstance(X, Signal) else None
         self._learn(values)
@@ -102,12 +109,18 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: ArrayLike) -> NDArray[np.int_]:
-        """+1 for a normal generation, -1 for a flagged one, and for one whose error is not a number."""
+        """+1 for a normal generation, -1 for a flagged one, and for one whose error is not a number.
+
+        Warns once where the guard was never calibrated.
+        """
+        check_is_fitted(self)
+        self._warn_uncalibrated()
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file; `load` reads it back. A random_state that is no integer is not kept."""
         check_is_fitted(self)
+        self._warn_uncalibrated()
         given = self.get_params()
         parameters = {name: v.tolist() if isinstance(v, np.generic | np.ndarray) else v for name, v in given.items()}
         if not isinstance(parameters.get("random_state", 0), int):
@@ -155,12 +168,23 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if not np.isfinite(self._errors(np.zeros(self._shape_of_one()))).all():
             raise ValueError("its errors are not finite")
 
+    def _warn_uncalibrated(self) -> None:
+        if not self.calibrated_ and self not in _WARNED:
+            _WARNED.add(self)
+            warnings.warn(
+                f"this {type(self).__name__} was not calibrated on held-out harmless generations: its threshold comes "
+                f"from those it was trained on and flags more than it says. Give calibration=... to fit",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def _shape_of_one(self) -> tuple[int, ...]:
         return 1, self.n_features_in_
 
     def _checked(self, X: ArrayLike) -> Floats:
         """The values of X, once it is known to be of the kind the guard was fitted on."""
         check_is_fitted(self)
+        require_arrays(X)
         if isinstance(X, Signal):
             require_comparable(self.provenance_, X.provenance, ("the guard", "the signal"))
         return self._validated(X, reset=False)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from demur.errors import InputError
 from demur.guards.calibration import conformal_threshold
 from demur.guards.guard import Floats, Guard
+from demur.guards.inputs import require_share
 from demur.guards.validity import require_array
 from demur.guards.watch import FEATURES, Beginnings, Usual, Watch
 
@@ -129,8 +130,7 @@ class StreamingGuard(Guard):
         return Watch(self.usual_, self.threshold_, batch)
 
     def _check_parameters(self) -> None:
-        if not 0 < self.alpha < 1:
-            raise InputError(f"alpha is {self.alpha}; expected a number between 0 and 1, such as 0.01.")
+        require_share("alpha", self.alpha, 0.01)
         if self.side not in ("both", "high"):
             raise InputError(f"side is {self.side!r}; expected 'both' or 'high'.")
         if not 0 < self.least_tail < np.inf:

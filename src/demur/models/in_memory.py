@@ -7,7 +7,7 @@ the way in for masked-diffusion models with code of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -56,6 +56,8 @@ def from_network(
     eos_token_ids : by default those of generation config, config, tokenizer and chat template together.
     sampler_defaults, content_before : see `Model`.
     """
+    if family is not None and family not in get_args(Family):
+        raise InputError(f"family is {family!r}; expected one of {', '.join(map(repr, get_args(Family)))}")
     config: Any = network.config
     if family is None:
         settings = {"architectures": [type(network).__name__], **_plain_config(config)}

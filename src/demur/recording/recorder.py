@@ -22,27 +22,27 @@ from demur.models import Layer, Model
 from demur.prompts import Prompt, as_prompts, prompts_hash
 from demur.provenance import Provenance, require_comparable
 from demur.recording import folder as files
+from demur.recording.arguments import as_model, chosen_sampler, layer_indices, require_kept, require_whole
 from demur.recording.forcing import checked_responses, responses_hash
 from demur.recording.generate import Batch, batches, encode
 from demur.recording.recording import Recording
 from demur.samplers import Sampler
-from demur.samplers.step import require_at_least
 from demur.signal import Anchors, AnchorSums
 
 Prompts = Sequence[Prompt | str | Mapping[str, Any]] | str | Path
 
 
 def record(
-    model: Model,
+    model: Model | str | Path,
     prompts: Prompts,
     sampler: Sampler | None = None,
     *,
     responses: Sequence[str] | None = None,
-    steps: int = 32,
-    layers: Sequence[Layer] = ("last",),
+    steps: int | None = None,
+    layers: Sequence[Layer] | Layer = ("last",),
     batch_size: int = 16,
     out: str | Path | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     keep: Literal["phi", "signal"] = "phi",
     anchors: Anchors | None = None,
     resume: bool = True,
@@ -50,8 +50,9 @@ def record(
 ) -> Recording:
     """Generate for every prompt and record the pooled states of every step.
 
-    prompts : a path, or a list of texts, rows or `Prompt`s. sampler : by default the model's own with
-        `steps` steps and `seed`.
+    model : or its name, which is loaded. prompts : a path, or a list of texts, rows or `Prompt`s.
+    sampler : by default the model's own, with `steps` steps, 32 by default, and `seed`, 0 by default. Beside a sampler
+        neither is needed, and another value than the sampler's own is refused.
     responses : a text a prompt that is forced as the whole response, so that `model` reads what another model
         wrote, and its anchors watch one that cannot be looked into. Texts longer than the response are cut;
         behind shorter ones end-of-sequence stands.
@@ -65,13 +66,15 @@ def record(
     Raises `InputError` for a prompt that does not fit, states that are not finite, a folder that holds
     another recording or is in use, a damaged shard, a full disk. Whatever was recorded before stays.
     """
+    require_kept(keep)
+    require_whole("batch_size", batch_size)
+    model = as_model(model)
     checked = as_prompts(prompts)
-    sampler = sampler or model.default_sampler(steps=steps, seed=seed)
-    indices = list(dict.fromkeys(model.layer_index(layer) for layer in layers))
+    sampler = chosen_sampler(model, sampler, steps, seed)
+    indices = layer_indices(model, layers)
     texts = None if responses is None else checked_responses(responses, checked)
     provenance = describe(model, checked, sampler, indices, texts)
     kept_anchors = _checked(anchors, provenance) if keep == "signal" else None
-    require_at_least("batch_size", batch_size, 1)
     temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
     folder = Path(temporary.name if temporary else out or "")
     manifest = {
@@ -106,15 +109,15 @@ def record(
 
 
 def stream_anchors(
-    model: Model,
+    model: Model | str | Path,
     harmless: Prompts,
     harmful: Prompts,
     sampler: Sampler | None = None,
     *,
-    steps: int = 32,
-    layers: Sequence[Layer] = ("last",),
+    steps: int | None = None,
+    layers: Sequence[Layer] | Layer = ("last",),
     batch_size: int = 16,
-    seed: int = 0,
+    seed: int | None = None,
     minimum: int = 8,
     least_share: float = 0.05,
     progress: bool | None = None,
@@ -124,8 +127,10 @@ def stream_anchors(
     The result equals ``Anchors.fit`` on recordings of the same prompts. Arguments as in `record`;
     minimum, least_share : see `Anchors.fit`.
     """
-    sampler = sampler or model.default_sampler(steps=steps, seed=seed)
-    indices = list(dict.fromkeys(model.layer_index(layer) for layer in layers))
+    require_whole("batch_size", batch_size)
+    model = as_model(model)
+    sampler = chosen_sampler(model, sampler, steps, seed)
+    indices = layer_indices(model, layers)
     sums = []
     for prompts in (as_prompts(harmless), as_prompts(harmful)):
         side = AnchorSums()

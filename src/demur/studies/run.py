@@ -6,7 +6,7 @@ resumes: what is recorded already is read, and what is cheap is computed again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from demur.judges import CompliesJudge, Judge
 from demur.models import Layer, Model
 from demur.prompts import Prompt, read_prompts
 from demur.recording import Recording, record
+from demur.recording.arguments import chosen_sampler
 from demur.samplers import Sampler
 from demur.signal import Anchors, text_signal
 from demur.studies.checked import LEFT_OUT, checked
@@ -35,6 +36,7 @@ from demur.studies.streaming import streaming_table
 from demur.studies.study import PROMPT_SETS, Study
 
 OPTIONAL_SETS = ("test_attacks",)
+FEWEST_FOR_ANCHORS = 8
 LAYERS: tuple[Layer, ...] = ("quarter", "middle", "last")
 ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet")
 COLUMNS = ["id", "group", "label", "attack", "goal", "category", "prompt", "text", "refused", "tokens"]
@@ -47,7 +49,7 @@ def run_study(
     out: str | Path,
     *,
     sampler: Sampler | None = None,
-    steps: int = 32,
+    steps: int | None = None,
     layers: Sequence[Layer] = LAYERS,
     batch_size: int = 16,
     limit: int | None = None,
@@ -73,7 +75,8 @@ def run_study(
     """
     out = Path(out)
     sets = read_sets(Path(prompts), limit)
-    sampler = sampler or model.default_sampler(steps=steps, seed=seed)
+    require_anchor_prompts(sets, limit)
+    sampler = chosen_sampler(model, sampler, steps, None if sampler is not None else seed)
     for name in [name for name in sets if name.startswith(PREFIX)]:
         fit = fitting(model, sampler, sets[name])
         if len(fit) < len(sets[name]):
@@ -197,6 +200,32 @@ def _controls_of(folder: Path) -> dict[str, list[Prompt]]:
 def _file_of(folder: Path, name: str) -> Path | None:
     paths = (folder / f"{name}{ending}" for ending in ENDINGS)
     return next((path for path in paths if path.is_file()), None)
+
+
+def require_anchor_prompts(sets: Mapping[str, Sequence[Prompt]], limit: int | None) -> None:
+    """Refuse sets of fewer prompts than anchors need, before anything is generated."""
+    for name in ("anchors_harmless", "anchors_harmful"):
+        if len(sets[name]) < FEWEST_FOR_ANCHORS:
+            cause = "give more" if limit is None or limit >= FEWEST_FOR_ANCHORS else f"--limit {limit} is too low"
+            raise InputError(
+                f"{name}: {len(sets[name])} prompts, and anchors need at least {FEWEST_FOR_ANCHORS} a side; {cause}"
+            )
+
+
+def example_set(name: str, sets: Mapping[str, Sequence[Prompt]], folder: Path) -> tuple[str, str]:
+    """The set and the id of the prompt that `name` stands for: its id, or SET/ID where several sets hold that id."""
+    tested = {one: {prompt.id for prompt in rows} for one, rows in sets.items() if not one.startswith("anchors_")}
+    found = [one for one, ids in tested.items() if name in ids]
+    member, _, identity = name.partition("/")
+    if not found and identity in tested.get(member, ()):
+        return member, identity
+    if not found:
+        raise InputError(f"--example {name!r} is the id of no prompt of {folder} besides the anchors'")
+    if len(found) > 1:
+        raise InputError(
+            f"--example {name!r} is the id of prompts of {', '.join(found)}; name the set too, as in {found[0]}/{name}"
+        )
+    return found[0], name
 
 
 def first_of_each(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
