@@ -126,7 +126,9 @@ def study(
     show_text: Annotated[bool, typer.Option(help="Let the report contain prompts and model text.")] = False,
 ) -> None:
     """The main job: record, anchors, signal, rates, guard and a report."""
+    from demur.files import write_whole
     from demur.report import save_figures, signal_figure, write_report
+    from demur.report.look import render
     from demur.studies import run_study
     from demur.studies.run import LAYERS, example_set, read_sets
 
@@ -152,7 +154,7 @@ def study(
     save_figures(found, out / "figures")
     for name, (member, identity) in shown.items():
         place = list(zip(found.generations["set"], found.generations["id"], strict=True)).index((member, identity))
-        signal_figure(found, place).savefig(out / "figures" / f"signal-{place}.png", dpi=160, bbox_inches="tight")
+        write_whole(out / "figures" / f"signal-{place}.png", render(signal_figure(found, place), "png"))
         typer.echo(f"signal of {name}: {out / 'figures' / f'signal-{place}.png'}")
     typer.echo(f"report: {write_report(found, out / 'report.html', show_text=show_text)}")
     typer.echo(f"every generation, step by step: demur view {shlex.quote(str(out))}")
@@ -242,12 +244,9 @@ def view(
     open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
 ) -> None:
     """Play any generation of a run step by step: one HTML file that needs no network."""
-    from demur.recording.folder import disk_errors
     from demur.report import write_viewer
 
-    path = out or run / "viewer.html"
-    with disk_errors(path):
-        write_viewer(run, path, show_text=show_text)
+    path = write_viewer(run, out or run / "viewer.html", show_text=show_text)
     typer.echo(f"viewer: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if open_it:
         _open(path)

@@ -83,8 +83,8 @@ def guard_score(
     """Score generations: the error of each, whether it is flagged and, by a streaming guard, the step it stops at."""
     import demur
     from demur.guards import DirectionGuard, StreamingGuard, load_guard
-    from demur.recording.folder import disk_errors
     from demur.recording.signal_file import COLUMNS
+    from demur.tables import write_table
 
     fitted = load_guard(guard)
     if source is not None and not isinstance(fitted, StreamingGuard):
@@ -103,8 +103,7 @@ def guard_score(
     if isinstance(fitted, StreamingGuard):
         stops = fitted.stops(values)
         table = table.assign(stopped_at=stops if direction is None else direction.steps_of(stops, recording.steps))
-    with disk_errors(out):
-        table.to_parquet(out, index=False)
+    write_table(out, table)
     typer.echo(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
 
 

@@ -11,47 +11,60 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from demur.errors import InputError
+from demur.files import parse_json
 from demur.provenance import Provenance
-from demur.recording.folder import disk_errors
 from demur.recording.recording import Recording
+from demur.seals import allow_unverified as allowing
 from demur.signal import Anchors, Signal
+from demur.tables import read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["id", "group", "label", "attack", "refused"]
-HEADER = b"demur"
+HEADER = "demur"
 
 
 def write_signal(recording: Recording, anchors: Anchors, path: str | Path) -> Signal:
     """Compute the signal of a recording (or take the stored one) and write it to a Parquet file."""
     signal = recording.sigma if recording.keep == "signal" else anchors.signal(recording)
-    table = pa.Table.from_pandas(recording.table[COLUMNS].assign(signal=list(np.asarray(signal))), preserve_index=False)
+    table = recording.table[COLUMNS].assign(signal=list(np.asarray(signal)))
     provenance = signal.provenance or recording.provenance
-    header = {HEADER: json.dumps(provenance.to_dict(), sort_keys=True).encode()}
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **header})
-    with disk_errors(Path(path)):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path)
+    write_table(Path(path), table, {HEADER: json.dumps(provenance.to_dict(), sort_keys=True)})
     return signal
 
 
-def read_signal(path: str | Path) -> tuple[pd.DataFrame, Signal]:
-    """The table of a signal file without the signal, and the signal float32 ``[generations, steps]``."""
+def read_signal(path: str | Path, *, allow_unverified: bool = False) -> tuple[pd.DataFrame, Signal]:
+    """The table of a signal file without the signal, and the signal float32 ``[generations, steps]``.
+
+    allow_unverified : read files of demur 0.1 too, which carry no hash.
+    """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             f"{path}: no such signal file; `demur signal RECORDING --anchors FILE --out {path}` writes one"
         )
+    with allowing(allow_unverified):
+        table, marks, _ = read_table(path)
     try:
-        stored = pq.read_table(path)
-        made = Provenance.from_dict(json.loads(stored.schema.metadata[HEADER]))
-    except (pa.ArrowInvalid, KeyError, TypeError) as error:
+        made = Provenance.from_dict(parse_json(marks[HEADER], path))
+        values = np.stack(list(table.pop("signal"))).astype(np.float32)
+        _require_sound(table, values, made)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: is no signal file of demur ({error}); give one that `demur signal` wrote") from error
-    table = stored.to_pandas()
-    values = np.stack(list(table.pop("signal"))).astype(np.float32)
     return table, Signal(values, made)
+
+
+def _require_sound(table: pd.DataFrame, values: np.ndarray, made: Provenance) -> None:
+    """Raise `ValueError` for what no signal file holds; verified files always hold sound values."""
+    steps = int(made.sampler["steps"])
+    if values.ndim != 2 or values.shape[1] != steps:
+        raise ValueError(f"signals of shape {values.shape} for {steps} steps")
+    if len(made.layers) != 1 or (made.count and made.count != len(values)):
+        raise ValueError(f"{len(values)} signals of layers {list(made.layers)} for {made.count} prompts of one layer")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("signals outside 0 to 1")
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise ValueError(f"no column {missing[0]!r}")

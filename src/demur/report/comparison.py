@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from demur.files import write_whole
 from demur.report.embed import embed
 from demur.report.groups import name_of
 from demur.report.html import environment
@@ -31,10 +32,9 @@ DESCRIPTION = "Rates of each group under each run, a marker a run with its 95% i
 def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
     """Write ``comparison.html`` and the figure as PNG and SVG to `folder`; returns the page's path."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     figure = comparison_figure(comparison)
     for ending in ("png", "svg"):
-        (folder / f"comparison.{ending}").write_bytes(render(figure, ending))
+        write_whole(folder / f"comparison.{ending}", render(figure, ending))
     context = {
         "runs": comparison.settings["runs"],
         "prompts": comparison.settings["prompts"],
@@ -45,7 +45,7 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
     }
     page = environment().get_template("comparison.html").render(**context)
     path = folder / "comparison.html"
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from demur.files import write_whole
 from demur.report.groups import HARMFUL, RATE_COLUMNS, Style, attacks, name_of, style_of
 from demur.report.labels import NOT_MEASURED, area, short
 from demur.report.look import INK, MUTED, RULE, STYLE, WIDTH, render, say_not_measured, tint
@@ -114,13 +115,12 @@ def irr_figure(study: Study) -> Figure:
 def save_figures(study: Study, folder: str | Path) -> list[Path]:
     """Write the figures of the whole study to `folder`, each as PNG (160 dpi) and SVG."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, draw in STANDING.items():
         figure = draw(study)
         for ending in ("png", "svg"):
             written.append(folder / f"{name}.{ending}")
-            written[-1].write_bytes(render(figure, ending))
+            write_whole(written[-1], render(figure, ending))
     return written
 
 

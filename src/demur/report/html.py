@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from demur.files import write_whole
 from demur.report.checked import check_section
 from demur.report.detectors import (
     WRAPPED_HEADLINE,
@@ -68,8 +69,7 @@ def write_report(study: Study, path: str | Path, *, show_text: bool = False) -> 
     """
     path = Path(path)
     page = environment().get_template("template.html").render(**_context(study, show_text))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from demur.files import write_whole
 from demur.guards import DirectionGuard, SRIGuard
 from demur.report.detectors import wrapped_flagged
 from demur.report.embed import embed
@@ -63,8 +64,7 @@ def write_paper(paper: Paper, path: str | Path) -> Path:
             studies={short_name(one.name): str(one.study.path.relative_to(paper.path)) for one in paper.subjects},
         )
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 

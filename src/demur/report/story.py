@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from demur.dynamics import wilson
+from demur.files import write_whole
 from demur.report import sentences
 from demur.report.embed import embed
 from demur.report.figures import roc_figure
@@ -36,8 +37,7 @@ def write_story(demo: Demo, path: str | Path) -> Path:
     """Write the page of `demo` to `path`, and return the path."""
     path = Path(path)
     page = environment().get_template("story.html").render(**_context(demo))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from demur.files import write_whole
 from demur.report.groups import name_of
 from demur.report.html import environment, short_name
 from demur.report.labels import visible
@@ -36,8 +37,7 @@ def write_viewer(run: str | Path, path: str | Path, *, show_text: bool = False) 
     """
     path = Path(path)
     page = viewer_page(read_played(run), show_text=show_text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 

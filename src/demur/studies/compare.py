@@ -6,7 +6,6 @@ lengths and of their paired differences. Reading and matching runs is left to `r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,13 @@ import pandas as pd
 from demur.dynamics import REFUSAL_LEVELS, turned_inside, wilson
 from demur.errors import InputError
 from demur.judges import Judge, judge_each
+from demur.manifests import write_manifest
+from demur.staging import switched
 from demur.studies.detection import ALL_ATTACKS
 from demur.studies.paired import RESAMPLES, bootstrap_mean, mcnemar, paired_difference
 from demur.studies.recovery import goals, harmful_members
 from demur.studies.runs import Run, labels, matched, read_run
+from demur.tables import write_table
 
 ALL_HARMFUL = "all harmful"
 TOKENS = ("tokens", "tokens, refused", "tokens, complied")
@@ -53,11 +55,9 @@ class Comparison:
         return [run["label"] for run in self.settings["runs"]]
 
     def save(self, folder: str | Path) -> None:
-        """Write the table as Parquet and the settings as JSON."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.table.to_parquet(folder / TABLE, index=False)
-        (folder / SETTINGS).write_text(json.dumps(self.settings, indent=2, ensure_ascii=False), encoding="utf-8")
+        """Write the table as Parquet and the settings, with the table's hash, as JSON: both at once or neither."""
+        with switched(Path(folder), SETTINGS) as new:
+            write_manifest(new / SETTINGS, {**self.settings, "tables": {TABLE: write_table(new / TABLE, self.table)}})
 
 
 def compare_runs(

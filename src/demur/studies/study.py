@@ -6,7 +6,6 @@ read back. Nothing is computed here, and nothing drawn.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demur.errors import InputError
+from demur.manifests import read_manifest, write_manifest
+from demur.seals import allow_unverified as allowing
+from demur.staging import found, switched
+from demur.tables import read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,45 +81,79 @@ class Study:
         return int(self.signals.shape[1])
 
     def save(self, folder: str | Path) -> None:
-        """Write every table as Parquet, the signals as one wide table, the settings as JSON."""
+        """Write every table as Parquet, the signals as one wide table, the settings as JSON: all at once or nothing.
+
+        The settings hold the hash of each table, so that tables of two studies are never read together.
+        """
         import pandas as pd
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in _TABLES:
-            getattr(self, name).to_parquet(folder / f"{name}.parquet", index=False)
         columns = {
             kind: list(values) for kind, values in (("signal", self.signals), ("text_signal", self.text_signals))
         }
-        pd.DataFrame({"set": self.generations["set"], "id": self.generations["id"], **columns}).to_parquet(
-            folder / SIGNALS, index=False
-        )
-        settings = {**self.settings, "references": self.references.astype(float).round(6).tolist()}
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
+        signals = pd.DataFrame({"set": self.generations["set"], "id": self.generations["id"], **columns})
+        tables = {f"{name}.parquet": getattr(self, name) for name in _TABLES} | {SIGNALS: signals}
+        references = self.references.astype(float).round(6).tolist()
+        with switched(Path(folder), SETTINGS) as new:
+            hashes = {name: write_table(new / name, table) for name, table in tables.items()}
+            write_manifest(new / SETTINGS, {**self.settings, "references": references, "tables": hashes})
 
 
 _TABLES = tuple(f.name for f in fields(Study) if f.type == "pd.DataFrame")
 
 
-def read_study(folder: str | Path) -> Study:
-    """Read the results that `Study.save` wrote; `InputError` where the folder holds none."""
-    import pandas as pd
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds the results of a study."""
+    return found(folder, SETTINGS).is_file()
 
+
+def read_study(folder: str | Path, *, allow_unverified: bool = False) -> Study:
+    """Read the results that `Study.save` wrote.
+
+    allow_unverified : read studies of demur 0.1 too, whose tables carry no hash.
+    Raises `InputError` where the folder holds none, or where a table is damaged or of another study.
+    """
     folder = Path(folder)
-    if not (folder / SETTINGS).is_file():
+    if not is_study(folder):
         raise InputError(f"{folder}: holds no study results ({SETTINGS} is missing); run `demur study` into it first")
-    if missing := [name for name in _TABLES if not (folder / f"{name}.parquet").is_file()]:
-        raise InputError(
-            f"{folder}: lacks {missing[0]}.parquet, as studies of earlier versions do; "
-            f"run its `demur study` again, which generates little"
+    with allowing(allow_unverified):
+        settings = read_manifest(found(folder, SETTINGS))
+        tables = _read_tables(folder, settings.pop("tables", None))
+    try:
+        signals, references = tables.pop("signals"), np.array(settings.pop("references"), dtype=np.float32)
+        both = [np.stack(list(signals[name])).astype(np.float32) for name in ("signal", "text_signal")]
+        study = Study(
+            settings=settings, signals=both[0], text_signals=both[1], references=references, path=folder, **tables
         )
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    signals = pd.read_parquet(folder / SIGNALS)
-    return Study(
-        settings=settings,
-        signals=np.stack(list(signals["signal"])).astype(np.float32),
-        text_signals=np.stack(list(signals["text_signal"])).astype(np.float32),
-        references=np.array(settings.pop("references"), dtype=np.float32),
-        path=folder,
-        **{name: pd.read_parquet(folder / f"{name}.parquet") for name in _TABLES},
-    )
+        _require_sound(study)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder}: its tables do not fit together ({error}); run its `demur study` again") from error
+    return study
+
+
+def _read_tables(folder: Path, hashes: Any) -> dict[str, pd.DataFrame]:
+    tables = {}
+    for name in (*_TABLES, "signals"):
+        file = f"{name}.parquet"
+        if not found(folder, file).is_file():
+            raise InputError(
+                f"{folder}: lacks {file}, as studies of earlier versions do; "
+                f"run its `demur study` again, which generates little"
+            )
+        expected = hashes.get(file) if isinstance(hashes, dict) else None
+        tables[name] = read_table(found(folder, file), expected=expected).table
+    return tables
+
+
+def _require_sound(study: Study) -> None:
+    """Raise `ValueError` for arrays that are not what `Study` says; those of verified files always are."""
+    count, steps = study.signals.shape
+    if len(study.generations) != count or study.text_signals.shape != (count, steps):
+        raise ValueError(f"{len(study.generations)} generations and signals of shape {study.signals.shape}")
+    if study.references.shape != (2, steps):
+        raise ValueError(f"references of shape {study.references.shape} for {steps} steps")
+    for name, values in (("signals", study.signals), ("text signals", study.text_signals)):
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"{name} outside 0 to 1")
+    missing = {"set", "id"} - set(study.generations.columns)
+    if missing:
+        raise KeyError(f"generations without {min(missing)!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ import pandas as pd
 
 from demur.defenses import AnyOf, Blocking, Defense, GuardDefense, GuardModel, PerplexityFilter, SelfExamine
 from demur.dynamics import Rate, wilson
+from demur.errors import InputError
 from demur.models import Model
 from demur.recording import Recording
 from demur.studies.detectors import CALIBRATION
 from demur.studies.paper.published import DEFENSES, paper_model
 from demur.studies.paper.subject import Row, Subject
+from demur.tables import read_table, write_table
 
 STOPPED = "{}, refused or blocked"
 """The measure of what is refused or blocked of a group."""
@@ -87,9 +90,9 @@ def _verdicts(folder: Path, defense: Defense | None, recording: Recording, name:
     made: dict[str, Any] = {"defense": defense.describe(), "recording": recording.provenance.key()}
     key = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path = folder / "defenses" / f"{name}-{key}.parquet"
-    if not path.is_file():
-        table = recording.table
-        found = defense(table["prompt"].tolist(), table["text"].tolist(), recording)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(found._asdict()).to_parquet(path)
-    return pd.read_parquet(path)
+    with suppress(InputError):  # missing, damaged or without a hash: asked again
+        return read_table(path, Blocking._fields).table
+    table = recording.table
+    found = pd.DataFrame(defense(table["prompt"].tolist(), table["text"].tolist(), recording)._asdict())
+    write_table(path, found)
+    return found

@@ -17,9 +17,11 @@ from demur.attacks import attack_prompts
 from demur.errors import InputError
 from demur.guards.calibration import warned_already
 from demur.judges import Judge
+from demur.manifests import write_manifest
 from demur.models import Layer, Model
 from demur.prompts import write_prompts
 from demur.samplers import Sampler
+from demur.staging import switched
 from demur.studies.controls import WRAPPED
 from demur.studies.paper.ablation import ablation_table
 from demur.studies.paper.attack_rates import attack_rate_table, internal_recovery_table
@@ -31,8 +33,11 @@ from demur.studies.paper.subject import Subject
 from demur.studies.paper.swap import swap_table
 from demur.studies.run import read_sets, run_study
 from demur.studies.study import PROMPT_SETS
+from demur.tables import write_table
 
 LAYERS: tuple[Layer, ...] = ("first", "quarter", "middle", "last")
+LIST = "tables.json"
+"""The hashes of the tables that belong together."""
 ADDED = ("refusal-suppression", "flip-characters-in-sentence")
 """Attacks of the paper that are transforms; made from test_harmful where the prompts hold none of their name."""
 
@@ -109,9 +114,11 @@ def run_paper(
             for title, rows in _tables(subject, model, sampler, guard_models, judge, told, arguments).items():
                 found[title].append(rows)
     tables = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
-    (out / "tables").mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        table.to_parquet(out / "tables" / f"{name}.parquet", index=False)
+    with switched(out / "tables", LIST) as new:
+        write_manifest(
+            new / LIST,
+            {"tables": {name: write_table(new / f"{name}.parquet", table) for name, table in tables.items()}},
+        )
     return Paper(out, tables, subjects)
 
 
