@@ -10,18 +10,33 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from demur.cli_check import check as check_model
 from demur.cli_guard import guard_app
+from demur.cli_options import (
+    Column,
+    Encoding,
+    Label,
+    NoSystem,
+    System,
+    Template,
+    TemplateArg,
+    chat_options,
+    columns_of,
+    read_options,
+)
 from demur.errors import DemurError, InputError
 
 if TYPE_CHECKING:
     from demur.judges import Judge
     from demur.models import Model
+    from demur.prompts import Prompt
     from demur.samplers import Sampler
 
 
@@ -122,6 +137,13 @@ def study(
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
+    system: System = None,
+    no_system: NoSystem = False,
+    template: Template = None,
+    template_arg: TemplateArg = None,
+    column: Column = None,
+    label: Label = None,
+    encoding: Encoding = "utf-8",
     example: Annotated[list[str] | None, typer.Option(help="Id of a prompt to draw the signal of; repeatable.")] = None,
     show_text: Annotated[bool, typer.Option(help="Let the report contain prompts and model text.")] = False,
 ) -> None:
@@ -132,10 +154,12 @@ def study(
     from demur.studies import run_study
     from demur.studies.run import LAYERS, example_set, read_sets
 
-    sets = read_sets(prompts, limit)  # a fault in a prompt file should not wait for the model to load
+    chat = chat_options(system, no_system, template, template_arg)
+    read = read_options(column, label, encoding)
+    sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
     shown = {one: example_set(one, sets, prompts) for one in example or []}
     judged_by = _judge(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
-    loaded = _load(model, device, dtype, revision)
+    loaded = _load(model, device, dtype, revision, chat)
     found = run_study(
         loaded,
         prompts,
@@ -149,6 +173,7 @@ def study(
         seed=seed,
         resume=resume,
         check=check,
+        read=read,
         say=typer.echo,
     )
     save_figures(found, out / "figures")
@@ -206,15 +231,23 @@ def study_paper(
     check: QuickCheck = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    system: System = None,
+    no_system: NoSystem = False,
+    template: Template = None,
+    template_arg: TemplateArg = None,
+    column: Column = None,
+    label: Label = None,
+    encoding: Encoding = "utf-8",
 ) -> None:
     """The paper's protocol on any models: its tables and figures, the paper's numbers beside yours."""
     from demur.report import save_figures, write_paper, write_report
     from demur.studies.paper import run_paper
 
+    chat = chat_options(system, no_system, template, template_arg)
     judged_by = _judge(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
     found = run_paper(
         [*(models or []), *(more or [])],
-        lambda name: _load(name, device, dtype, None),
+        lambda name: _load(name, device, dtype, None, chat),
         prompts,
         out,
         steps=steps,
@@ -226,6 +259,7 @@ def study_paper(
         seed=seed,
         resume=resume,
         check=check,
+        read=read_options(column, label, encoding),
         say=typer.echo,
     )
     for subject in found.subjects:
@@ -272,17 +306,28 @@ def record(
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
+    system: System = None,
+    no_system: NoSystem = False,
+    template: Template = None,
+    template_arg: TemplateArg = None,
+    column: Column = None,
+    label: Label = None,
+    encoding: Encoding = "utf-8",
+    response_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=COLUMN", help="The column of id or response in --responses; repeatable."),
+    ] = None,
 ) -> None:
     """Generate for every prompt and record the states of every step."""
     import demur
-    from demur.recording import read_responses
 
     if keep not in ("phi", "signal"):
         raise InputError(f"--keep is {keep!r}; give phi or signal")
-    rows = demur.read_prompts(prompts)
+    chat = chat_options(system, no_system, template, template_arg)
+    rows = _read(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
-    texts = read_responses(responses, rows) if responses else None
-    loaded = _load(model, device, dtype, revision)
+    texts = _responses(responses, rows, response_column, encoding) if responses else None
+    loaded = _load(model, device, dtype, revision, chat)
     recording = demur.record(
         loaded,
         rows,
@@ -345,12 +390,15 @@ def attack(
     list_: Annotated[
         bool, typer.Option("--list", callback=_list_attacks, is_eager=True, help="Show the attacks and stop.")
     ] = False,
+    column: Column = None,
+    label: Label = None,
+    encoding: Encoding = "utf-8",
 ) -> None:
     """Write a prompt file anew, every prompt turned into an attack."""
     from demur.attacks import attack_prompts
-    from demur.prompts import read_prompts, write_prompts
+    from demur.prompts import write_prompts
 
-    made = attack_prompts(name, read_prompts(prompts))
+    made = attack_prompts(name, _read(prompts, column, label, encoding))
     write_prompts(made, out)
     typer.echo(f"{out}: {len(made)} prompts, attack {name}")
 
@@ -381,10 +429,25 @@ def _open(page: Path) -> None:
         webbrowser.open(page.resolve().as_uri())
 
 
-def _load(name: str, device: str, dtype: str, revision: str | None) -> Model:
+def _load(
+    name: str, device: str, dtype: str, revision: str | None, chat: Mapping[str, Any] = MappingProxyType({})
+) -> Model:
     from demur.models import load
 
-    return load(name, device=device, dtype=dtype, revision=revision)
+    return load(name, device=device, dtype=dtype, revision=revision, **chat)
+
+
+def _read(path: Path, column: list[str] | None, label: list[str] | None, encoding: str) -> list[Prompt]:
+    from demur.prompts import read_prompts
+
+    read = read_options(column, label, encoding)
+    return read_prompts(path, columns=read.columns, labels=read.labels, encoding=read.encoding)
+
+
+def _responses(path: Path, rows: list[Prompt], column: list[str] | None, encoding: str) -> list[str]:
+    from demur.recording import read_responses
+
+    return read_responses(path, rows, columns=columns_of("--response-column", column), encoding=encoding)
 
 
 def _judge(

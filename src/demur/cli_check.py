@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from demur.cli_options import NoSystem, System, Template, TemplateArg, chat_options
+
 if TYPE_CHECKING:
     from demur.checks import Row
 
@@ -27,6 +29,10 @@ def check(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     revision: Annotated[str | None, typer.Option(help="Revision of a Hub model.")] = None,
+    system: System = None,
+    no_system: NoSystem = False,
+    template: Template = None,
+    template_arg: TemplateArg = None,
 ) -> None:
     """Prove that demur measures rightly on this checkpoint, device and dtype, in about a minute."""
     from demur.checks import check, show
@@ -40,6 +46,7 @@ def check(
         dtype=dtype,
         revision=revision,
         trust_remote_code=trust_remote_code,
+        **chat_options(system, no_system, template, template_arg),
     )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

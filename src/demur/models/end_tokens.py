@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from demur.errors import InputError
+from demur.models.templates import limited
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,7 +45,8 @@ def turn_end(tokenizer: PreTrainedTokenizerBase | None) -> int | None:
     answer = "One word."
     messages = [{"role": "user", "content": "Say one word."}, {"role": "assistant", "content": answer}]
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+        with limited():
+            text = str(tokenizer.apply_chat_template(messages, tokenize=False))
     except Exception:  # templates raise errors of their own; which of them matters where prompts are made
         return None
     behind = text.rpartition(answer)[2].lstrip() if answer in text else ""

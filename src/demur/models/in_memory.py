@@ -35,6 +35,7 @@ def from_network(
     eos_token_ids: list[int] | None = None,
     sampler_defaults: dict[str, Any] | None = None,
     content_before: Callable[[], str] | None = None,
+    chat_format: ChatFormat | None = None,
 ) -> Model:
     """A `Model` around a network that is in memory already.
 
@@ -54,10 +55,11 @@ def from_network(
         are the module list beside the norm. None for transformers' own decoder classes; one of those
         becomes bidirectional with `make_bidirectional`.
     eos_token_ids : by default those of generation config, config, tokenizer and chat template together.
-    sampler_defaults, content_before : see `Model`.
+    sampler_defaults, content_before : see `Model`. chat_format : by default `ChatFormat.of` the tokenizer.
     """
     if family is not None and family not in get_args(Family):
         raise InputError(f"family is {family!r}; expected one of {', '.join(map(repr, get_args(Family)))}")
+    chat_format = chat_format or ChatFormat.of(tokenizer)  # before any other use of the template, which it tries out
     config: Any = network.config
     if family is None:
         settings = {"architectures": [type(network).__name__], **_plain_config(config)}
@@ -73,7 +75,7 @@ def from_network(
         name=name,
         family=family,
         content=content or "",
-        chat_format=ChatFormat.of(tokenizer),
+        chat_format=chat_format,
         eos_token_ids=eos,
         pad_token_id=pad_token(network, tokenizer, eos),
         mask_token_id=mask_token_id,

@@ -19,6 +19,7 @@ from demur.bundled import bundled_model, is_bundled
 from demur.errors import InputError
 from demur.models.adapter import base_of, is_adapter, merged, without_adapter
 from demur.models.causal import build_causal
+from demur.models.chat import SYSTEM_PROMPT, ChatFormat
 from demur.models.checkpoint import Built
 from demur.models.diffusion_gemma import build_diffusion_gemma
 from demur.models.dream import build_dream
@@ -59,6 +60,9 @@ def load(
     gguf_file: str | None = None,
     trust_remote_code: bool = False,
     family: Family | None = None,
+    system: str | None = SYSTEM_PROMPT,
+    template: str | None = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> Model:
     """Load a model by Hub id, checkpoint folder, or `.gguf` file (or a folder that holds one).
 
@@ -72,6 +76,7 @@ def load(
         LLaDA, Dream and DiffusionGemma checkpoints never need it.
     family : by default told by the checkpoint. "autoregressive" loads one that is refused because it looks as if
         it filled masks.
+    system, template, template_arguments : of the chat format, see `ChatFormat.of`; system=None for no system prompt.
 
     A folder without tokenizer files loads too; then only prompts given as token ids can be used.
     Raises `InputError` for an unknown model, a folder that is no checkpoint, an architecture that transformers does
@@ -88,6 +93,7 @@ def load(
         built = replace(built, network=merged(built.network, source.folder))
     network = built.network.to(place).eval()
     tokenizer = _tokenizer(tokens, built, trust_remote_code=trust_remote_code)
+    chat_format = ChatFormat.of(tokenizer, system, template=template, template_arguments=template_arguments)
     return from_network(
         network,
         tokenizer,
@@ -98,6 +104,7 @@ def load(
         logits_shifted=built.logits_shifted,
         eos_token_ids=[*built.eos_token_ids, *end_tokens(network, tokenizer)],
         sampler_defaults=built.sampler_defaults,
+        chat_format=chat_format,
         content_before=None if base is not source or is_adapter(source.folder) else _content_before(source, network),
     )
 

@@ -47,7 +47,7 @@ def render(
     template : its text, or None for the tokenizer's own. arguments : further variables that the template reads.
     """
     try:
-        with _limited():
+        with limited():
             text = tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
                 chat_template=template,
@@ -148,7 +148,7 @@ class TemplateTimeout(Exception):
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
+def limited() -> Iterator[None]:
     """Stop what runs in here after `SECONDS`, line by line: a template that behaved for the probes may still hang."""
     deadline = time.thread_time() + SECONDS  # of this thread, so that a busy machine fails nothing
     before = sys.gettrace()

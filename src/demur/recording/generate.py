@@ -7,6 +7,7 @@ keep is the caller's business.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,15 @@ def encode(
         arrays = np.asarray(ids, dtype=np.int32), np.asarray(forced, dtype=np.int32)
         encoded.append(Encoded(row, *arrays, whole=responses is not None))
     return encoded
+
+
+def inputs_hash(encoded: Sequence[Encoded]) -> str:
+    """sha256 over the token ids that run: each input, and what is forced of its response, in the prompts' order."""
+    digest = hashlib.sha256()
+    for one in encoded:
+        for ids in (one.ids, one.forced):
+            digest.update(np.int64(len(ids)).tobytes() + ids.astype("<i4").tobytes())
+    return digest.hexdigest()
 
 
 def _encoded(model: Model, prompt: Prompt, where: str) -> list[int]:

@@ -24,7 +24,7 @@ from demur.provenance import Provenance, require_comparable
 from demur.recording import folder as files
 from demur.recording.arguments import as_model, chosen_sampler, layer_indices, require_kept, require_whole
 from demur.recording.forcing import checked_responses, responses_hash
-from demur.recording.generate import Batch, batches, encode
+from demur.recording.generate import Batch, batches, encode, inputs_hash
 from demur.recording.recording import Recording
 from demur.samplers import Sampler
 from demur.signal import Anchors, AnchorSums
@@ -73,6 +73,7 @@ def record(
     sampler = chosen_sampler(model, sampler, steps, seed)
     indices = layer_indices(model, layers)
     texts = None if responses is None else checked_responses(responses, checked)
+    encoded = encode(model, checked, sampler, texts)
     provenance = describe(model, checked, sampler, indices, texts)
     kept_anchors = _checked(anchors, provenance) if keep == "signal" else None
     temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
@@ -88,9 +89,9 @@ def record(
         "eos_token_ids": model.eos_token_ids,
         "mask_token_id": model.mask_token_id,
         "opening": model.chat_format.opening if texts is None else "",
+        "inputs": inputs_hash(encoded),
         "complete": False,
     }
-    encoded = encode(model, checked, sampler, texts)
     with files.locked(folder):
         done = _begin(folder, manifest, resume)
         left = [one for one in encoded if one.row not in done]
@@ -186,7 +187,9 @@ def _begin(folder: Path, manifest: dict[str, Any], resume: bool) -> set[int]:
         if strangers:
             raise InputError(f"{folder}: is no recording but holds {strangers[0]!r}; give an empty or a new folder")
         files.write_manifest(folder, manifest)
-    _require_same(folder, files.read_manifest(folder), manifest)
+    found = files.read_manifest(folder)
+    _require_same(folder, found, manifest)
+    _require_same_inputs(folder, found, manifest)
     files.remove_leftovers(folder)
     tables = [files.read_shard_table(folder, number) for number in files.shard_numbers(folder)]
     return {int(row) for table in tables for row in table["row"]}
@@ -227,6 +230,16 @@ def _alike(found: Any, wanted: Any) -> bool:
 
 def _told(made: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {one}" for name, one in sorted(dict(made.get("versions") or {}).items())) or "no version"
+
+
+def _require_same_inputs(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to go on with other token ids: two days of a chat template that writes the date are two recordings."""
+    if found.get("inputs", wanted["inputs"]) != wanted["inputs"]:
+        raise InputError(
+            f"{folder}: the same prompts have become other token ids since it was begun; a chat template that writes "
+            f"the date does so. Fix it by template_arguments where the template reads one (as --template-arg "
+            f"date_string=...), or give another folder, or resume=False (--no-resume) to replace it"
+        )
 
 
 def _arrays(batch: Batch, anchors: Anchors | None, layers: Sequence[int]) -> files.Arrays:

@@ -19,7 +19,7 @@ from demur.errors import InputError
 from demur.guards import SRIGuard, states_of
 from demur.judges import CompliesJudge, Judge
 from demur.models import Layer, Model
-from demur.prompts import Prompt, read_prompts
+from demur.prompts import Prompt, ReadOptions, read_prompts
 from demur.recording import Recording, record
 from demur.recording.arguments import chosen_sampler
 from demur.samplers import Sampler
@@ -59,22 +59,24 @@ def run_study(
     resume: bool = True,
     check: bool = True,
     progress: bool | None = None,
+    read: ReadOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Study:
     """Record every prompt set, fit anchors and guard, and measure.
 
-    prompts : folder with the files of `PROMPT_SETS` as .jsonl, .csv or .parquet; see `read_sets`.
+    prompts : folder with the files of `PROMPT_SETS` as .jsonl, .csv, .tsv or .parquet; see `read_sets`.
     layers : whose states are kept; signal and guard read the highest.
     limit : use the first `limit` prompts of each set, of test_attacks the first `limit` of each attack.
     judge : of the texts; by default the dictionary's, which gives HRR and FRR but no ASR.
     check : run the quick check of `demur.check` first and stop where it fails; its result is in `Study.settings`.
+    read : how the columns and labels of the prompt files are to be read, where they are not demur's.
     say : called with a line of news after every part.
 
     Raises `InputError` where a set is missing or malformed, before anything is generated; where the model
     refuses too few harmful prompts for an anchor, before the other sets are generated.
     """
     out = Path(out)
-    sets = read_sets(Path(prompts), limit)
+    sets = read_sets(Path(prompts), limit, read)
     require_anchor_prompts(sets, limit)
     sampler = chosen_sampler(model, sampler, steps, None if sampler is not None else seed)
     for name in [name for name in sets if name.startswith(PREFIX)]:
@@ -169,7 +171,7 @@ def analyse(
     )
 
 
-def read_sets(folder: Path, limit: int | None) -> dict[str, list[Prompt]]:
+def read_sets(folder: Path, limit: int | None, read: ReadOptions | None = None) -> dict[str, list[Prompt]]:
     """The prompt sets of a study by name, from a folder or "demur/toy", and behind them the controls.
 
     Controls are the folder's own files ``control_NAME``, or else the bundled ones (none for the toy world, whose
@@ -184,17 +186,24 @@ def read_sets(folder: Path, limit: int | None) -> dict[str, list[Prompt]]:
     paths = {name: _file_of(folder, name) for name in PROMPT_SETS}
     missing = [name for name, path in paths.items() if path is None and name not in OPTIONAL_SETS]
     if missing:
-        raise InputError(f"{folder}: lacks {', '.join(missing)}; expected a .jsonl, .csv or .parquet file of each name")
-    sets = {name: read_prompts(path) for name, path in paths.items() if path is not None}
-    sets |= _controls_of(folder) or ({} if toy else bundled_controls())
+        raise InputError(
+            f"{folder}: lacks {', '.join(missing)}; expected a .jsonl, .csv, .tsv or .parquet file of each name"
+        )
+    sets = {name: _read(path, read) for name, path in paths.items() if path is not None}
+    sets |= _controls_of(folder, read) or ({} if toy else bundled_controls())
     if WRAPPED not in sets and (enclosed := wrapped(sets.get("test_attacks", []), sets["test_harmless"])):
         sets[WRAPPED] = enclosed
     return {name: first_of_each(prompts, limit) for name, prompts in sets.items()}
 
 
-def _controls_of(folder: Path) -> dict[str, list[Prompt]]:
+def _controls_of(folder: Path, read: ReadOptions | None) -> dict[str, list[Prompt]]:
     paths = (path for path in sorted(folder.glob(f"{PREFIX}*")) if path.suffix in ENDINGS)
-    return {path.stem: read_prompts(path) for path in paths}
+    return {path.stem: _read(path, read) for path in paths}
+
+
+def _read(path: Path, read: ReadOptions | None) -> list[Prompt]:
+    read = read or ReadOptions()
+    return read_prompts(path, columns=read.columns, labels=read.labels, encoding=read.encoding)
 
 
 def _file_of(folder: Path, name: str) -> Path | None:

@@ -19,7 +19,7 @@ from demur.guards.calibration import warned_already
 from demur.judges import Judge
 from demur.manifests import write_manifest
 from demur.models import Layer, Model
-from demur.prompts import write_prompts
+from demur.prompts import ReadOptions, write_prompts
 from demur.samplers import Sampler
 from demur.staging import switched
 from demur.studies.controls import WRAPPED
@@ -79,6 +79,7 @@ def run_paper(
     seed: int = 0,
     resume: bool = True,
     check: bool = True,
+    read: ReadOptions | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Paper:
     """Run the protocol for every model, one in memory at a time.
@@ -91,7 +92,7 @@ def run_paper(
     folders = {name: out / "models" / Path(name).name for name in models}
     if len(set(folders.values())) < len(models) or not models:
         raise InputError(f"models {', '.join(models) or 'none'}: give one or more whose names end differently")
-    prepared = write_sets(Path(prompts), out / "prompts", limit)
+    prepared = write_sets(Path(prompts), out / "prompts", limit, read)
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TITLES}
     subjects = []
     for name, folder in folders.items():
@@ -150,9 +151,9 @@ def _tables(
     }
 
 
-def write_sets(prompts: Path, folder: Path, limit: int | None) -> Path:
+def write_sets(prompts: Path, folder: Path, limit: int | None, read: ReadOptions | None = None) -> Path:
     """The prompt sets with the attacks of `ADDED` among test_attacks, as files; returns `folder`."""
-    sets = read_sets(prompts, limit)
+    sets = read_sets(prompts, limit, read)
     attacks = list(sets.get("test_attacks", []))
     have = {prompt.attack for prompt in attacks}
     for name in ADDED:
