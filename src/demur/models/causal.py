@@ -35,6 +35,7 @@ def build_causal(config: Mapping[str, Any], folder: Path, dtype: DType, *, trust
     if config.get("transformers_weights") not in (None, files[0].name if len(files) == 1 else None):
         raise InputError(f"{folder / 'config.json'}: transformers_weights names other weights than {SINGLE}; remove it")
     prefix = wrapper_prefix(list(tensors))
+    _require_known_type(config, folder, trust_remote_code=trust_remote_code)
     settings = read_settings(folder, trust_remote_code=trust_remote_code)
     _require_heads(config, settings, folder)
     _require_it_fits(settings, folder, tensors, trust_remote_code=trust_remote_code)
@@ -122,6 +123,17 @@ class _quiet:
         from transformers.utils import logging
 
         logging.set_verbosity(self.before)
+
+
+def _require_known_type(config: Mapping[str, Any], folder: Path, *, trust_remote_code: bool) -> None:
+    from transformers import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if config.get("auto_map") and kind not in CONFIG_MAPPING and not trust_remote_code:
+        raise InputError(
+            f"{folder}: model_type {kind!r} is built by Python code that comes with the checkpoint, which runs only "
+            f"with trust_remote_code=True (--trust-remote-code); read that code first"
+        )
 
 
 def _require_heads(config: Mapping[str, Any], settings: Any, folder: Path) -> None:
