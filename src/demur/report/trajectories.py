@@ -55,7 +55,8 @@ def bands_figure(study: Study) -> Figure:
     groups = members(study)
     rows = -(-len(groups) // 2)
     figure = Figure(figsize=(WIDTH, 0.9 + 1.5 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).ravel())
+    # Axes that share their limits tell each other of every change, so the time would grow with the square of the groups.
+    panels = list(figure.subplots(rows, 2, squeeze=False).ravel())
     if len(groups) % 2:
         spare = panels.pop(1)  # the first row has room for the key
         spare.axis("off")
@@ -65,6 +66,7 @@ def bands_figure(study: Study) -> Figure:
     for axes, (name, chosen) in zip(panels, groups.items(), strict=True):
         _band(axes, study, study.signals[chosen], style_of(study, name))
         axes.set_title(f"{short(name, 20)}\nn = {chosen.sum()}", linespacing=1.1)
+        axes.label_outer()
     for axes in panels[-2:]:
         axes.set_xlabel("step")
     figure.supylabel(f"signal: {Y_LABEL}", fontsize=10)
