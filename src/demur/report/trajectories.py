@@ -55,7 +55,7 @@ def bands_figure(study: Study) -> Figure:
     groups = members(study)
     rows = -(-len(groups) // 2)
     figure = Figure(figsize=(WIDTH, 0.9 + 1.5 * rows), layout="constrained")
-    # Axes that share their limits tell each other of every change, so the time would grow with the square of the groups.
+    # Axes that share limits pass each change on to all others: the time would grow with the square of the groups.
     panels = list(figure.subplots(rows, 2, squeeze=False).ravel())
     if len(groups) % 2:
         spare = panels.pop(1)  # the first row has room for the key
