@@ -50,7 +50,7 @@ def test_a_jailbreakbench_artifact_gives_its_prompts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"is not valid JSON \(.* at line 1\); fetch it again"),
+        ("{", r"no valid JSON \(.*line 1.*\); fetch it again"),
         ([], "is no JailbreakBench artifact; expected an object"),
         ({"parameters": {}, "jailbreaks": []}, "is no JailbreakBench artifact"),
         ({"parameters": {"method": "GCG"}, "jailbreaks": []}, "holds no prompts"),

@@ -392,3 +392,8 @@ def test_a_forked_process_judges_as_its_parent_did(guards: dict[str, Guard], nam
             pytest.fail("the forked process hangs")
         time.sleep(0.01)
     assert ended[1] == 0
+
+
+def test_an_error_spells_out_what_a_terminal_would_obey() -> None:
+    error = InputError("r/\x1b[31m\x07\u202e\ud800é\nx")
+    assert str(error) == "r/\\x1b[31m\\x07\\u202e\\ud800é\nx"

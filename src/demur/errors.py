@@ -7,7 +7,14 @@ together, both named.
 
 
 class DemurError(Exception):
-    """Base of every error that demur raises on purpose."""
+    """Base of every error that demur raises on purpose.
+
+    Its text spells out control characters, whatever file or name they came from: a terminal would obey them.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class InputError(DemurError, ValueError):

@@ -7,13 +7,13 @@ fault is an `InputError` that names the file, the row and the mend.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from demur.attacks.hub import hub_prompts
 from demur.errors import InputError
+from demur.files import parse_json
 from demur.prompts import Prompt, checked_rows, file_rows
 
 Rows = Iterator[tuple[str, Any]]
@@ -97,11 +97,13 @@ def _json(path: Path) -> Any:
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path}: artifact {kind}; give a JailbreakBench .json file")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"), path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); fetch it again") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not valid JSON ({error.msg} at line {error.lineno}); fetch it again") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give another place of the file") from error
+    except InputError as error:
+        raise InputError(f"{error}; fetch it again") from error
 
 
 def _require(path: Path, place: str, row: Any, names: tuple[str, ...]) -> None:
@@ -113,5 +115,5 @@ def _require(path: Path, place: str, row: Any, names: tuple[str, ...]) -> None:
 def _number(path: Path, place: str, value: Any) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}, {place}: index {value!r} is no whole number; fetch the file again") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}, {place}: index {value!r:.40} is no whole number; fetch the file again") from error
