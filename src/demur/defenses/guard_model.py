@@ -18,6 +18,7 @@ from demur.judges.verdicts import WORDS as VERDICT_WORDS
 from demur.models import Model, load
 from demur.prompts import Prompt
 from demur.recording import ModelAsker, Recording
+from demur.thought import answer_of
 
 WORDS = {**VERDICT_WORDS, "controversial": True}
 _PROBE = ("first probe", "second probe")
@@ -89,7 +90,7 @@ class GuardModel:
         )
 
     def _render(self, prompt: str, text: str, *, in_parts: bool, tokenize: bool) -> Any:
-        turns = [("user", prompt), ("assistant", text)]
+        turns = [("user", prompt), ("assistant", answer_of(text))]
         messages = [{"role": r, "content": [{"type": "text", "text": t}] if in_parts else t} for r, t in turns]
         assert self.model.tokenizer is not None  # checked at the start
         options = {"add_generation_prompt": True, "tokenize": tokenize, "return_dict": tokenize}
