@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from demur.errors import InputError
+from demur.models.json_file import read_json
 from demur.models.limits import require_fitting_size, require_sane_config
 from demur.models.model import Family
 from demur.models.weight_files import named, opened, read_headers, weight_files, wrapper_prefix
@@ -56,9 +57,9 @@ def token_id(config: Mapping[str, Any], key: str, default: int, folder: Path) ->
     return value
 
 
-def empty(make: Callable[[], Any], config: Mapping[str, Any], folder: Path) -> Any:
+def empty(make: Callable[[], Any], folder: Path) -> Any:
     """The network that `make` builds from a folder's config, with parameters that take no memory."""
-    require_sane_config(config, folder, read_headers(folder, weight_files(folder)))
+    require_sane_config(read_json(folder / "config.json"), folder, read_headers(folder, weight_files(folder)))
     try:
         with torch.device("meta"):
             return make()

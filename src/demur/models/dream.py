@@ -44,7 +44,7 @@ def build_dream(config: Mapping[str, Any], folder: Path, dtype: DType, device: t
     for key in ("rope_scaling", "use_sliding_window"):
         if config.get(key):
             raise unsupported(folder, key, config[key], "null or false")
-    network = empty(partial(_network, config), config, folder)
+    network = empty(partial(_network, config), folder)
     fill(network, folder, str, dtype, device, tied=network.config.tie_word_embeddings)
     make_bidirectional(network)
     return Built(

@@ -60,7 +60,7 @@ def build_llada(config: Mapping[str, Any], folder: Path, dtype: DType, device: t
     """
     _require_supported(config, folder)
     tied = bool(config.get("weight_tying", True))
-    network = empty(partial(_network, config, head_bias=_has_bias(config) and not tied), config, folder)
+    network = empty(partial(_network, config, head_bias=_has_bias(config) and not tied), folder)
     fill(network, folder, llama_name, dtype, device, tied=tied)
     make_bidirectional(network)
     ends = (token_id(config, "eos_token_id", END_OF_SEQUENCE, folder), END_OF_TURN)

@@ -23,7 +23,7 @@ from demur.models.chat import SYSTEM_PROMPT, ChatFormat
 from demur.models.checkpoint import Built
 from demur.models.diffusion_gemma import build_diffusion_gemma
 from demur.models.dream import build_dream
-from demur.models.end_tokens import end_tokens, token_ids
+from demur.models.end_tokens import end_tokens, in_vocabulary, token_ids, vocabulary_size
 from demur.models.families import require_autoregressive
 from demur.models.fingerprint import files_hash, network_stamp
 from demur.models.gguf_file import build_gguf
@@ -102,7 +102,7 @@ def load(
         revision=revision,
         mask_token_id=built.mask_token_id,
         logits_shifted=built.logits_shifted,
-        eos_token_ids=[*built.eos_token_ids, *end_tokens(network, tokenizer)],
+        eos_token_ids=in_vocabulary([*built.eos_token_ids, *end_tokens(network, tokenizer)], vocabulary_size(network)),
         sampler_defaults=built.sampler_defaults,
         chat_format=chat_format,
         content_before=None if base is not source or is_adapter(source.folder) else _content_before(source, network),
