@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint format bench train-tiny clean
+.PHONY: setup demo test test-faults lint format bench train-tiny clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,10 @@ format: setup
 # Two workers, a file at a time: tests of one file share models that take seconds to train.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The long runs over damaged files.
+test-faults: setup
+	DEMUR_FUZZ_CASES=3000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
 # Rebuild the bundled models and prompt sets from nothing, two trainings at a time, and measure them.
 TRAINED := build/tiny

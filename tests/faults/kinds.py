@@ -1,0 +1,153 @@
+"""The kinds of file that the fuzzer damages, each small and whole, and what reading one gives.
+
+In: an empty folder. Out: `Kind`s whose files lie below it. Everything is made by demur itself, from the bundled models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from fuzz import Kind, digest
+
+import demur
+from demur.attacks import read_artifact
+from demur.bundled import bundled_model
+from demur.guards import DetectorGuard, DirectionGuard, SRIGuard, StreamingGuard, TrajectoryGuard, load_guard
+from demur.guards.guard import Guard
+from demur.judges.cache import VerdictCache
+from demur.models import Model
+from demur.prompts import as_prompts
+from demur.recording import read_responses, read_signal, write_signal
+from demur.studies import read_study
+
+ROWS = [{"id": f"p{n}", "prompt": f"tell me about tea {n}", "label": ("harmless", "harmful")[n % 2]} for n in range(6)]
+SIGNALS = np.random.default_rng(0).random((60, 4))
+VALUES = np.random.default_rng(1).random((8, 4))
+
+
+def every_kind(root: Path, study: Path) -> list[Kind]:
+    """All kinds, made below `root`; `study` is the folder of a saved study."""
+    model = demur.load("demur/tiny-ar")
+    makers: dict[str, Callable[[Path, Model], tuple[Callable[[Path], str], tuple[str, ...]]]] = {
+        **{f"prompts {ending}": partial(_prompts, ending=ending) for ending in ("jsonl", "csv", "parquet")},
+        "responses": _responses,
+        "recording": _recording,
+        "anchors": _anchors,
+        "signal file": _signal,
+        "verdict cache": _cache,
+        "checkpoint": _checkpoint,
+        "artifact": _artifact,
+        **{f"guard {name}": partial(_guard, name=name) for name in _guards()},
+    }
+    kinds = [Kind("study", study, _read_study, ("*.json", "*.parquet", "*.safetensors"))]
+    for name, make in makers.items():
+        folder = root / name.replace(" ", "-")
+        folder.mkdir(parents=True)
+        reader, files = make(folder, model)
+        # Lists of rows are as valid with other rows in them.
+        loose = name.startswith(("prompts", "responses", "artifact", "verdict", "checkpoint"))
+        kinds.append(Kind(name, folder, reader, files, valid=loose))
+    return kinds
+
+
+def _prompts(folder: Path, model: Model, ending: str) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    table = pd.DataFrame(ROWS)
+    if ending == "jsonl":
+        (folder / "p.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    elif ending == "csv":
+        table.to_csv(folder / "p.csv", index=False)
+    else:
+        table.to_parquet(folder / "p.parquet")
+    return lambda at: digest(*demur.read_prompts(at / f"p.{ending}")), ("p.*",)
+
+
+def _responses(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    rows = [{"id": row["id"], "response": "sure"} for row in ROWS]
+    (folder / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    prompts = as_prompts(ROWS)
+    return lambda at: digest(*read_responses(at / "r.jsonl", prompts)), ("r.jsonl",)
+
+
+def _recording(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    demur.record(model, ROWS, steps=4, out=folder / "r", batch_size=3)
+    return _read_recording, ("r/*", "r/*/*")
+
+
+def _read_recording(at: Path) -> str:
+    recording = demur.Recording(at / "r")
+    table = recording.table
+    return digest(table.to_json(), recording.phi, recording.provenance.key(), recording.steps_text(0))
+
+
+def _anchors(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    drawn = np.random.default_rng(0).standard_normal((2, 4, 1, 8)).astype(np.float32)
+    demur.Anchors(drawn[0], drawn[1], (2,)).save(folder / "a.safetensors")
+    return lambda at: demur.Anchors.load(at / "a.safetensors").fingerprint, ("a.safetensors",)
+
+
+def _signal(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    recording = demur.record(model, ROWS, steps=4)
+    phi = np.asarray(recording.phi)
+    anchors = demur.Anchors(phi[0], phi[1], recording.layers, provenance=recording.provenance)
+    write_signal(recording, anchors, folder / "s.parquet")
+
+    def reader(at: Path) -> str:
+        table, values = read_signal(at / "s.parquet")
+        return digest(table.to_json(), np.asarray(values), values.provenance)
+
+    return reader, ("s.parquet",)
+
+
+def _guards() -> dict[str, Callable[[], Guard]]:
+    detectors = ("mahalanobis", "pca", "neighbours", "one-class-svm", "isolation-forest")
+    found: dict[str, Callable[[], Guard]] = {
+        name: partial(DetectorGuard, name, 0.9, random_state=0) for name in detectors
+    }
+    found |= {
+        "sri": partial(SRIGuard, 0.9, max_iter=2, n_init=1, random_state=0),
+        "streaming": lambda: StreamingGuard(0.1),
+    }
+    return found | {"trajectory": partial(TrajectoryGuard, quantile=0.9), "direction": partial(DirectionGuard, 0.9)}
+
+
+def _guard(folder: Path, model: Model, name: str) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    guard = _guards()[name]()
+    values: Any = VALUES
+    if isinstance(guard, DirectionGuard):
+        train, harmful = np.random.default_rng(0).standard_normal((2, 60, 2, 1, 4))
+        values = harmful[:8]
+        guard.fit(train, harmful=harmful + 1, calibration=train[:30])
+    else:
+        guard.fit(SIGNALS[:30], calibration=SIGNALS[30:])
+    guard.save(folder / "g.safetensors")
+    return lambda at: digest(load_guard(at / "g.safetensors").errors(values)), ("g.safetensors",)
+
+
+def _cache(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    VerdictCache(folder / "v.jsonl").add({f"{n:064x}": n % 2 == 0 for n in range(8)})
+    return lambda at: digest(sorted(VerdictCache(at / "v.jsonl").verdicts.items())), ("v.jsonl",)
+
+
+def _checkpoint(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    from shutil import copytree
+
+    copytree(bundled_model("demur/tiny-ar"), folder / "m")
+    return lambda at: demur.load(str(at / "m")).fingerprint, ("m/*.json", "m/*.jinja")
+
+
+def _artifact(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    jailbreaks = [{"index": n, "goal": "g", "behavior": "b", "category": "c", "prompt": f"p{n}"} for n in range(3)]
+    (folder / "a.json").write_text(json.dumps({"parameters": {"method": "PAIR"}, "jailbreaks": jailbreaks}))
+    return lambda at: digest(*read_artifact(at / "a.json")), ("a.json",)
+
+
+def _read_study(at: Path) -> str:
+    study = read_study(at)
+    parts = [value.to_json() for value in vars(study).values() if isinstance(value, pd.DataFrame)]
+    return digest(*parts, study.signals, study.text_signals, study.references, study.settings)
