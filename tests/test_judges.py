@@ -12,8 +12,10 @@ import pytest
 
 from demur import InputError
 from demur.judges import ChatJudge, CompliesJudge, HTTPAsker, judge_each
+from demur.judges.cache import VerdictCache
 from demur.judges.chat import question, read_verdict
 from demur.models import Model
+from demur.seals import UnverifiedWarning, allow_unverified
 from demur.studies import ModelAsker, judge_of
 
 PAIRS = (["r1", "r2", "r3"], ["alpha", "beta", "gamma"])
@@ -164,8 +166,28 @@ def test_a_file_that_is_no_cache_is_refused_by_its_line(tmp_path: Path, line: st
 def test_a_cache_holds_hashes_and_verdicts_only(tmp_path: Path) -> None:
     ChatJudge(FakeAsker(ANSWERS), cache=tmp_path / "c")(*PAIRS)
     rows = [json.loads(line) for line in (tmp_path / "c").read_text().splitlines()]
-    assert [sorted(row) for row in rows] == [["harmful", "key"]] * 2
+    assert [sorted(row) for row in rows] == [["harmful", "hash", "key"]] * 2
     assert all(len(row["key"]) == 64 for row in rows)
+
+
+def test_a_verdict_that_was_turned_is_asked_for_again(tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    ChatJudge(FakeAsker(ANSWERS), cache=cache)(*PAIRS)
+    cache.write_text(cache.read_text().replace("false", "true"))
+    again = FakeAsker(ANSWERS)
+    with pytest.warns(UserWarning, match="1 of its lines, the first line 2"):
+        judge = ChatJudge(again, cache=cache)
+    assert judge(*PAIRS) == [True, False, None]
+    assert len(again.asked) == 2  # the turned one, and the one that has no verdict
+
+
+def test_lines_without_a_hash_are_read_where_that_is_allowed(tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    cache.write_text(json.dumps({"key": "k", "harmful": True}) + "\n")
+    with pytest.raises(InputError, match="carries no hash"):
+        VerdictCache(cache)
+    with allow_unverified(), pytest.warns(UnverifiedWarning):
+        assert VerdictCache(cache).verdicts == {"k": True}
 
 
 def test_another_judge_model_or_request_is_asked_anew(tmp_path: Path) -> None:
