@@ -204,6 +204,7 @@ def test_a_gguf_file_has_the_fingerprint_of_its_weights(tmp_path: Path) -> None:
         ({"unheard_of.weight": torch.ones(48, 32)}, {}, "unheard_of"),
         ({}, {"blocks": 2}, "blk.2"),
         ({}, {"blocks": 4}, "missing model.layers.3"),
+        ({}, {"blocks": 10**6}, "block_count is 1000000"),
         ({}, {"split__count": 2}, "one of 2 files"),
         ({}, {"llama__rope__scaling__type": "yarn"}, "scales its positions by 'yarn'|cannot be loaded"),
         ({"rope_freqs.weight": torch.ones(3)}, {}, "fits no rotation"),

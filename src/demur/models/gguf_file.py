@@ -18,6 +18,7 @@ from demur.models.causal import DType, from_files
 from demur.models.weight_files import named
 
 SPLIT = re.compile(r".*-\d{5}-of-(\d{5})\.gguf")
+SIZE = re.compile(r"\.(block_count|embedding_length|feed_forward_length|vocab_size|expert_count)$")
 ROTATION = "rope_freqs.weight"
 """Factors by which the rotary frequencies are divided (Llama 3); it is no parameter of transformers' networks."""
 
@@ -52,14 +53,23 @@ def _header(file: Path) -> tuple[dict[str, int], torch.Tensor | None, dict[str, 
         fields = {
             name: field.contents()
             for name, field in reader.fields.items()
-            if name.startswith("split.") or ".rope.scaling." in name
+            if name.startswith("split.") or ".rope.scaling." in name or SIZE.search(name)
         }
+        widest = max((int(size) for tensor in reader.tensors for size in tensor.shape), default=0)
     except Exception as error:  # the reader checks little and fails anywhere
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{file}: the checkpoint cannot be loaded: no .gguf file, or damaged ({reason})") from error
     if not sizes:
         raise InputError(f"{file}: holds no tensor; get it again")
+    for name, value in fields.items():
+        most = len(sizes) if name.endswith("block_count") else widest
+        if SIZE.search(name) and any(isinstance(one, int) and one > most for one in _several(value)):
+            raise InputError(f"{file}: {name} is {value}, which its tensors do not bear out; get the file again")
     return sizes, factors[0] if factors else None, fields
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _require_all_used(file: Path, network: Any, sizes: Mapping[str, int]) -> None:
