@@ -60,7 +60,7 @@ class GuardDefense:
         began = time.perf_counter()
         values, reading = self._values(recording)
         blocked = np.asarray(self.guard.predict(values)) == -1
-        seconds = (time.perf_counter() - began - reading) / len(blocked)
+        seconds = max(0.0, time.perf_counter() - began - reading) / len(blocked)
         return Blocking(blocked, np.full(len(blocked), seconds), np.zeros_like(blocked))
 
     def describe(self) -> dict[str, Any]:

@@ -6,17 +6,17 @@ In: harmless prompts to set the limit by, then prompts to judge. Out: a `Blockin
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.defenses.defense import Blocking, require_pairs
-from demur.defenses.perplexity import token_losses
+from demur.defenses.defense import Blocking, judged_in_batches, require_pairs
+from demur.defenses.perplexity import losses_of
 from demur.errors import InputError
 from demur.guards.calibration import MINIMUM_CALIBRATION
+from demur.judges import Verdict
 from demur.models import Model
 from demur.recording import Recording
 
@@ -27,19 +27,23 @@ class PerplexityFilter:
     model : the model that is defended. quantile : of the harmless prompts' perplexities that is the limit; 1 takes
         their maximum, as Jain et al. do.
     window : judge a prompt by the strangest run of so many tokens; None by all of it. folds : see `token_losses`.
+    batch_size : prompts that are judged together; their time is shared evenly.
 
     limit_ : the limit that `fit` sets. n_calibration_ : prompts behind it.
     """
 
     name = "perplexity"
 
-    def __init__(self, model: Model, *, quantile: float = 1.0, window: int | None = None, folds: int = 8) -> None:
+    def __init__(
+        self, model: Model, *, quantile: float = 1.0, window: int | None = None, folds: int = 8, batch_size: int = 16
+    ) -> None:
         if not 0 < quantile <= 1:
             raise InputError(f"quantile is {quantile}; expected above 0 and at most 1")
-        for name, value in (("window", window), ("folds", folds)):
+        for name, value in (("window", window), ("folds", folds), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; expected at least 1")
         self.model, self.quantile, self.window, self.folds = model, quantile, window, folds
+        self.batch_size = batch_size
 
     def fit(self, prompts: Sequence[str]) -> PerplexityFilter:
         """Set the limit to the quantile of the perplexities of harmless prompts, at least 20."""
@@ -54,18 +58,13 @@ class PerplexityFilter:
 
     def perplexities(self, prompts: Sequence[str]) -> NDArray[np.float64]:
         """The perplexity of each prompt, with windows that of the strangest one; 1 where no token can be predicted."""
-        return np.array([self._perplexity(prompt) for prompt in prompts], dtype=np.float64)
+        return np.array([self._strangest(one) for one in losses_of(self.model, prompts, self.folds)], dtype=np.float64)
 
     def __call__(self, prompts: Sequence[str], texts: Sequence[str], recording: Recording | None = None) -> Blocking:
         require_pairs(self.name, prompts, texts)
         if not hasattr(self, "limit_"):
             raise InputError("the perplexity filter has no limit yet; fit it on harmless prompts")
-        blocked, seconds = np.zeros(len(prompts), dtype=bool), np.zeros(len(prompts))
-        for row, prompt in enumerate(prompts):
-            began = time.perf_counter()
-            blocked[row] = self._perplexity(prompt) > self.limit_
-            seconds[row] = time.perf_counter() - began
-        return Blocking(blocked, seconds, np.zeros_like(blocked))
+        return judged_in_batches(self._stranger, prompts, self.batch_size)
 
     def describe(self) -> dict[str, Any]:
         """What the verdicts depend on, as plain values."""
@@ -79,8 +78,10 @@ class PerplexityFilter:
             "calibration": getattr(self, "n_calibration_", 0),
         }
 
-    def _perplexity(self, prompt: str) -> float:
-        losses = token_losses(self.model, prompt, self.folds)
+    def _stranger(self, prompts: Sequence[str]) -> list[Verdict]:
+        return [bool(one > self.limit_) for one in self.perplexities(prompts)]
+
+    def _strangest(self, losses: NDArray[np.float64]) -> float:
         if not len(losses):
             return 1.0
         size = min(self.window or len(losses), len(losses))

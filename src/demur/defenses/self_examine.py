@@ -12,6 +12,7 @@ from typing import Any
 
 from demur.defenses.defense import Blocking, judged_in_batches, require_pairs
 from demur.judges import Asker, Verdict, read_verdict
+from demur.judges.verdicts import WORDS
 from demur.models import Model
 from demur.recording import ModelAsker, Recording
 from demur.thought import answer_of
@@ -49,6 +50,7 @@ class SelfExamine:
         return {
             "name": self.name,
             "model": self.ask.identity,
+            "words": WORDS,
             "question": hashlib.sha256(QUESTION.encode()).hexdigest(),
         }
 
