@@ -69,7 +69,7 @@ def test_what_all_prompts_begin_with_is_run_once(architecture: str, monkeypatch:
     seen = []
     model.network.model.embed_tokens.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
     run(model, [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7, 8], [1, 2, 3, 4, 5]], steps=1)
-    assert [tuple(shape) for shape in seen] == [(1, 4), (3, 3), (3, 1)]
+    assert [tuple(shape) for shape in seen[-3:]] == [(1, 4), (3, 3), (3, 1)]  # before: proofs on the network
 
 
 def test_phi_is_carried_to_the_last_step_when_every_row_has_finished(architecture: str) -> None:

@@ -20,7 +20,7 @@ from demur.models import Model
 from demur.prompts import as_prompts
 from demur.recording.arguments import chosen_sampler, require_whole
 from demur.recording.gaps import text_with_gaps
-from demur.recording.generate import Encoded, encode, pad_left
+from demur.recording.generate import Encoded, encode, pad_left, samples_for
 from demur.recording.recorder import Prompts, describe
 from demur.samplers import Prefill, Sampler, Step
 from demur.signal import Anchors
@@ -83,15 +83,17 @@ def watched_steps(
     reading: Reading,
     guard: StreamingGuard,
     prefill: Prefill | None = None,
+    **options: Any,
 ) -> Iterator[tuple[Step, Watching]]:
     """The steps of a sampler with the watch that has seen them, up to the one at which the last row is stopped.
 
     A sampler is told which rows are stopped, and works on the others alone: what a later step says of a stopped row
-    means nothing. Nothing is checked here but shapes, see `Reading.of` and `generate_guarded`.
+    means nothing. options : further arguments of `Sampler.steps`.
+    Nothing is checked here but shapes, see `Reading.of` and `generate_guarded`.
     """
     watch = Watching(reading, guard, len(input_ids))
     # Closing a generator ends its forward passes and removes its hooks.
-    steps = sampler.steps(model, input_ids, attention_mask, layers=reading.layers, prefill=prefill)
+    steps = sampler.steps(model, input_ids, attention_mask, layers=reading.layers, prefill=prefill, **options)
     stopped = None
     with closing(steps):
         for _ in range(sampler.step_count):
@@ -119,7 +121,9 @@ def _generate(
     texts: list[str | None] = [None] * len(chosen)
     counts = np.zeros(len(chosen), dtype=np.int64)
     stopped_at = np.zeros(len(chosen), dtype=np.int64)
-    for step, watch in watched_steps(sampler, model, ids, mask, reading=reading, guard=guard, prefill=prefill):
+    for step, watch in watched_steps(
+        sampler, model, ids, mask, reading=reading, guard=guard, prefill=prefill, **samples_for(sampler, chosen)
+    ):
         for row in np.flatnonzero((stopped_at == 0) & ((watch.stopped_at > 0) | (step.index == sampler.step_count))):
             known, committed = (one[row].cpu().numpy() for one in (step.is_committed, step.committed))
             counts[row] = known.sum()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from demur.errors import InputError
+from demur.models.capture import ThreadPasses, forks, innermost, passes_of, require_same_process
 from demur.models.chat import ChatFormat, decode_response
 from demur.models.fingerprint import network_hash, tokenizer_hash
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 Family = Literal["autoregressive", "masked-diffusion", "uniform-diffusion"]
 Layer = int | str
+Store = Callable[[int, torch.Tensor], None]
+"""Takes in the place of a layer among those asked for, and its state."""
 
 SAMPLER_OF_FAMILY: dict[str, str] = {
     "autoregressive": "demur.samplers:Autoregressive",
@@ -50,6 +53,7 @@ class Model:
     content_before : gives the content as demur 0.1 told it, empty once the weights have been edited.
     final_norm : dotted name of the module whose output is the last layer's state; None for transformers'
         own classes, where it is the output of the decoder under the language-model head.
+    forks_before : tells a process from those forked off it, see `states`.
     """
 
     network: Any
@@ -67,6 +71,7 @@ class Model:
     logits_shifted: bool = False
     final_norm: str | None = None
     content_before: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    forks_before: int = field(default_factory=forks, repr=False, compare=False)
 
     @property
     def config(self) -> Any:
@@ -80,6 +85,12 @@ class Model:
         return place
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of the network's weights, by the first of them."""
+        kind: torch.dtype = next(self.network.parameters()).dtype
+        return kind
+
+    @property
     def layer_count(self) -> int:
         """Number of blocks; the index of the last layer, whose state is taken after the final norm."""
         return int(self.config.num_hidden_layers)
@@ -87,7 +98,8 @@ class Model:
     @property
     def width(self) -> int:
         """Size of a hidden state."""
-        return int(self.config.hidden_size)
+        config = self.config
+        return int(config.hidden_size if hasattr(config, "hidden_size") else config.d_model)
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +116,7 @@ class Model:
     def _fingerprint(self, content: dict[str, str]) -> str:
         parts = {
             **content,
-            "dtype": str(next(self.network.parameters()).dtype),
+            "dtype": str(self.dtype),
             "chat_format": self.chat_format.to_dict(),
             "eos_token_ids": sorted(self.eos_token_ids),
             "pad_token_id": self.pad_token_id,
@@ -159,34 +171,76 @@ class Model:
 
     @contextmanager
     def states(self, layers: Sequence[int]) -> Iterator[list[torch.Tensor]]:
-        """While open, every forward pass leaves the states of `layers` in the list that this yields.
+        """While open, every forward pass of this thread leaves the states of `layers` in the list that this yields.
 
-        Each entry is ``[batch, positions, width]`` and is overwritten by the next pass. The hooks are
-        removed on the way out.
+        Each entry is ``[batch, positions, width]`` and is overwritten by the next pass. Passes of other threads, and
+        those inside a later call of `states`, are not seen. The hooks are removed on the way out. Open it around
+        forward passes only, never across a ``yield``. Raises `InputError` in a process forked off the one that loaded
+        the model, where torch has several threads.
         """
+        require_same_process(self.name, self.forks_before)
         captured: list[torch.Tensor] = [torch.empty(0)] * len(layers)
-        handles = [self._hook(index, place, captured) for place, index in enumerate(layers)]
-        try:
+        owner = object()
+
+        def store(place: int, state: torch.Tensor) -> None:
+            if innermost(self.network) is owner:
+                captured[place] = state
+
+        with passes_of(self.network, owner), self._hooks(layers, store):
             yield captured
-        finally:
-            for handle in handles:
-                handle.remove()
+
+    @contextmanager
+    def thread_passes(self, layers: Sequence[int]) -> Iterator[ThreadPasses]:
+        """While open, the passes that others run through the network are kept apart by thread.
+
+        Passes inside `states` belong to whoever opened that and are not seen.
+        """
+        seen = ThreadPasses(len(layers))
+
+        def store(place: int, state: torch.Tensor) -> None:
+            if innermost(self.network) is None:
+                seen.store(place, state)
+
+        with self._hooks(layers, store):
+            yield seen
 
     @property
     def decoder(self) -> Any:
         """The stack of blocks with its final norm, under the language-model head."""
-        return self.network.get_decoder()
+        find = getattr(self.network, "get_decoder", None)
+        found = find() if find else self.network
+        if found is not self.network:
+            return found
+        # Llama 4 names no decoder; it is the child that holds the blocks.
+        stacks = [child for child in self.network.children() if self._block_lists(child)]
+        if len(stacks) != 1:
+            raise InputError(
+                f"{self.name}: {type(self.network).__name__} does not tell its decoder from its head, so states "
+                "cannot be read; give final_norm to from_network, or a network with get_decoder()"
+            )
+        return stacks[0]
 
-    def _hook(self, index: int, place: int, captured: list[torch.Tensor]) -> Any:
+    @contextmanager
+    def _hooks(self, layers: Sequence[int], store: Store) -> Iterator[None]:
+        handles: list[Any] = []
+        try:
+            for place, index in enumerate(layers):
+                handles.append(self._hook(index, place, store))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, index: int, place: int, store: Store) -> Any:
         if index == 0:
 
             def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                captured[place] = args[0] if args else kwargs["hidden_states"]
+                store(place, args[0] if args else kwargs["hidden_states"])
 
             return self._blocks()[0].register_forward_pre_hook(before, with_kwargs=True)
 
         def after(module: Any, args: tuple[Any, ...], output: Any) -> None:
-            captured[place] = output if isinstance(output, torch.Tensor) else output[0]
+            store(place, output if isinstance(output, torch.Tensor) else output[0])
 
         module = self._last_module() if index == self.layer_count else self._blocks()[index - 1]
         return module.register_forward_hook(after)
@@ -198,17 +252,20 @@ class Model:
     def _blocks(self) -> torch.nn.ModuleList:
         """The list of blocks: a child of the decoder, or a neighbour of the named final norm."""
         stack = self.network.get_submodule(self.final_norm.rpartition(".")[0]) if self.final_norm else self.decoder
-        lists = [
-            child
-            for child in stack.children()
-            if isinstance(child, torch.nn.ModuleList) and len(child) == self.layer_count
-        ]
+        lists = self._block_lists(stack)
         if len(lists) != 1:
             raise InputError(
                 f"{self.name}: the blocks of {type(self.network).__name__} cannot be told apart "
                 f"({len(lists)} module lists of length {self.layer_count}); record layers=('last',) only"
             )
         return lists[0]
+
+    def _block_lists(self, stack: torch.nn.Module) -> list[torch.nn.ModuleList]:
+        return [
+            child
+            for child in stack.children()
+            if isinstance(child, torch.nn.ModuleList) and len(child) == self.layer_count
+        ]
 
     def _need_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is None:

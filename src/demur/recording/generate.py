@@ -8,9 +8,10 @@ keep is the caller's business.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from demur.prompts import Prompt
 from demur.recording.forcing import forced_of, whole_response
 from demur.recording.gaps import text_with_gaps
 from demur.samplers import Sampler, Step
+from demur.samplers.step import occurrences, require_family
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Encoded:
     """A prompt as token ids: its place in the prompt set, the input and what is forced of the response.
 
     whole : `forced` is a whole response, each position of which is committed in its turn, not from the start.
+    sample : how many prompts of the same ids and forced tokens stand before it in the prompt set.
     """
 
     row: int
     ids: np.ndarray  # int32 [prompt]
     forced: np.ndarray  # int32 [n], -1 where the model fills in
     whole: bool = False
+    sample: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def encode(
 
     responses : texts that are forced as the whole response of each prompt; see `checked_responses`.
     """
+    require_family(model, sampler)
     vocabulary = int(model.config.vocab_size)
     encoded = []
     for row, prompt in enumerate(prompts):
@@ -83,7 +88,8 @@ def encode(
             forced = whole_response(model, responses[row], sampler, where)
         arrays = np.asarray(ids, dtype=np.int32), np.asarray(forced, dtype=np.int32)
         encoded.append(Encoded(row, *arrays, whole=responses is not None))
-    return encoded
+    samples = occurrences([(tuple(one.ids.tolist()), tuple(one.forced.tolist())) for one in encoded])
+    return [replace(one, sample=sample) for one, sample in zip(encoded, samples, strict=True)]
 
 
 def inputs_hash(encoded: Sequence[Encoded]) -> str:
@@ -166,9 +172,16 @@ def _generate(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers:
 def _steps(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int]) -> Iterator[Step]:
     ids, mask = pad_left([one.ids for one in chosen], model.pad_token_id)
     forced = [one.forced.tolist() for one in chosen]
+    options = samples_for(sampler, chosen)
     if chosen[0].whole:
-        return sampler.forced_steps(model, ids, mask, responses=torch.tensor(forced), layers=layers)
-    return sampler.steps(model, ids, mask, layers=layers, prefill=forced if any(forced) else None)
+        return sampler.forced_steps(model, ids, mask, responses=torch.tensor(forced), layers=layers, **options)
+    return sampler.steps(model, ids, mask, layers=layers, prefill=forced if any(forced) else None, **options)
+
+
+def samples_for(sampler: Sampler, chosen: Sequence[Encoded]) -> dict[str, list[int]]:
+    """Which sample of its prompt each row is, for a sampler that takes `samples`; those written before it do not."""
+    takes = "samples" in inspect.signature(sampler.steps).parameters
+    return {"samples": [one.sample for one in chosen]} if takes else {}
 
 
 def _texts(model: Model, tokens: np.ndarray, committed_at: np.ndarray, whole: bool) -> list[str]:

@@ -7,14 +7,13 @@ authors' released code reads the states that *predict* tokens instead and saves 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from demur.models import Layer, Model
+from demur.samplers.feed import Feed
 from demur.samplers.step import (
     FREE,
     Pooling,
@@ -25,13 +24,12 @@ from demur.samplers.step import (
     checked_inputs,
     forced_tokens,
     require_at_least,
+    require_count,
     require_one_of,
+    require_switch,
     row_generators,
     whole_responses,
 )
-
-LEAST_SHARED = 4
-"""Tokens that the rows of a batch must share at least for a pass of its own to pay."""
 
 
 class Autoregressive(Sampler):
@@ -56,9 +54,10 @@ class Autoregressive(Sampler):
         seed: int = 0,
         pooling: Pooling = "paper",
     ) -> None:
-        require_at_least("steps", steps, 1)
+        steps, seed = require_count("steps", steps), require_count("seed", seed, None)
         require_at_least("temperature", temperature, 0)
-        require_one_of("pooling", pooling, ("paper", "released"))
+        require_switch("suppress_eos", suppress_eos)
+        require_one_of("pooling", pooling, get_args(Pooling))
         self.step_count = self.response_length = steps
         self.temperature, self.suppress_eos, self.seed, self.pooling = temperature, suppress_eos, seed, pooling
 
@@ -81,45 +80,45 @@ class Autoregressive(Sampler):
         *,
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
+        samples: Sequence[int] | None = None,
     ) -> Steps:
-        ids, mask = checked_inputs(model, input_ids, attention_mask)
+        ids, mask = checked_inputs(model, self, input_ids, attention_mask)
         total, released = self.step_count, self.pooling == "released"
         forced = forced_tokens(prefill, len(ids), total, ids.device)
-        generators = row_generators(ids, mask, self.seed) if self.temperature > 0 else []
+        generators = row_generators(ids, mask, self.seed, samples) if self.temperature > 0 else []
         eos = torch.tensor(model.eos_token_ids, dtype=torch.int64, device=ids.device)
         tokens = torch.full((len(ids), total), model.pad_token_id, dtype=torch.int64, device=ids.device)
         committed = torch.zeros_like(tokens, dtype=torch.bool)
         rows = torch.arange(len(ids), device=ids.device)  # the rows not yet finished
         ended = torch.zeros_like(rows, dtype=torch.bool)
         pooled = RunningMean(len(ids))
-        with model.states([model.layer_index(layer) for layer in layers]) as states:
-            feed = _Feed(model, ids, mask)
-            logits = feed.prompt()
-            for index in range(1, total + 1):
-                if len(rows):
-                    if self.suppress_eos:
-                        logits[:, eos] = -torch.inf
-                    chosen = self._choose(logits, [generators[row] for row in rows.tolist()] if generators else [])
-                    wanted = forced[rows, index - 1]
-                    chosen = torch.where(wanted == FREE, chosen, wanted)
-                    tokens[rows, index - 1] = chosen
-                    committed[rows, index - 1] = True
-                    if released:
-                        pooled.replace(rows, _newest(states))
-                    if not released or index < total:
-                        logits = feed.token(chosen, with_logits=index < total)
-                    if not released:
-                        pooled.add(rows, _newest(states))
-                    ended[rows] = torch.isin(chosen, eos)
+        feed = Feed(model, ids, mask, [model.layer_index(layer) for layer in layers], total - released)
+        logits = feed.prompt()
+        for index in range(1, total + 1):
+            if len(rows):
+                if self.suppress_eos:
+                    logits[:, eos[eos < logits.shape[1]]] = -torch.inf
+                chosen = self._choose(logits, [generators[row] for row in rows.tolist()] if generators else [])
+                wanted = forced[rows, index - 1]
+                chosen = torch.where(wanted == FREE, chosen, wanted)
+                tokens[rows, index - 1] = chosen
+                committed[rows, index - 1] = True
                 if released:
-                    pooled.add_latest()
-                given_up = yield Step(index, tokens.clone(), tokens.clone(), pooled.mean(), committed.clone())
-                if given_up is not None:
-                    ended |= given_up.to(ended.device)
-                if index < total and ended[rows].any():
-                    going = ~ended[rows]
-                    rows, logits = rows[going], logits[going]
-                    feed.keep(going)
+                    pooled.replace(rows, feed.newest)
+                if not released or index < total:
+                    logits = feed.token(chosen, with_logits=index < total)
+                if not released:
+                    pooled.add(rows, feed.newest)
+                ended[rows] = torch.isin(chosen, eos)
+            if released:
+                pooled.add_latest()
+            given_up = yield Step(index, tokens.clone(), tokens.clone(), pooled.mean(), committed.clone())
+            if given_up is not None:
+                ended |= given_up.to(ended.device)
+            if index < total and ended[rows].any():
+                going = ~ended[rows]
+                rows, logits = rows[going], logits[going]
+                feed.keep(going)
 
     def forced_steps(
         self,
@@ -129,10 +128,11 @@ class Autoregressive(Sampler):
         *,
         responses: torch.Tensor,
         layers: Sequence[Layer] = ("last",),
+        samples: Sequence[int] | None = None,
     ) -> Steps:
         """Token t of the response is committed at step t; what follows its first end-of-sequence is not read."""
         forced = whole_responses(responses, len(input_ids), self.response_length, model.device)
-        return self.steps(model, input_ids, attention_mask, layers=layers, prefill=forced)
+        return self.steps(model, input_ids, attention_mask, layers=layers, prefill=forced, samples=samples)
 
     def _choose(self, logits: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         """The next token of each row, int64 ``[rows]``, from logits ``[rows, vocabulary]``."""
@@ -183,71 +183,3 @@ class RunningMean:
             self.sums = states.new_zeros((self.batch, *states.shape[1:]))
             self.latest = torch.zeros_like(self.sums)
             self.counts = states.new_zeros((self.batch, 1, 1))
-
-
-def shared_beginning(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> int:
-    """How many tokens all rows begin with, less one where that is the whole of the shortest row.
-
-    A chat format's system prompt is such a beginning, and the template of many an attack.
-    """
-    lengths = attention_mask.sum(dim=1)
-    shortest = int(lengths.min())
-    starts = input_ids.shape[1] - lengths
-    places = starts.unsqueeze(1) + torch.arange(shortest, device=input_ids.device)
-    aligned = input_ids.gather(1, places)
-    same = (aligned == aligned[:1]).all(dim=0).long()
-    return min(int(same.cumprod(dim=0).sum()), shortest - 1)
-
-
-def _newest(states: list[torch.Tensor]) -> torch.Tensor:
-    """The states at the last position, float32 ``[rows, layers, width]``."""
-    return torch.stack([state[:, -1].float() for state in states], dim=1)
-
-
-class _Feed:
-    """Runs the network over the prompt and then token by token, with a KV cache."""
-
-    def __init__(self, model: Model, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> None:
-        self.model, self.input_ids, self.mask = model, input_ids, attention_mask
-        self.cache: Any = None
-        parameters = inspect.signature(model.network.forward).parameters
-        self.takes_positions = "position_ids" in parameters
-        self.head_options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
-
-    def prompt(self) -> torch.Tensor:
-        """Logits of the first token, ``[batch, vocabulary]``; a beginning that all rows share is run once."""
-        shared = shared_beginning(self.input_ids, self.mask)
-        if len(self.input_ids) > 1 and shared >= LEAST_SHARED:
-            rows = [ids[mask.bool()] for ids, mask in zip(self.input_ids, self.mask, strict=True)]
-            beginning = rows[0][:shared].unsqueeze(0)
-            self.cache = self.model.decoder(input_ids=beginning, use_cache=True).past_key_values
-            self.cache.batch_repeat_interleave(len(rows))
-            self.input_ids, rest = self.input_ids[:, shared:].clone(), self.mask[:, shared:].clone()
-            for place, row in enumerate(rows):
-                width = len(row) - shared
-                rest[place] = 0
-                rest[place, -width:] = 1
-                self.input_ids[place, -width:] = row[shared:]
-            self.mask = torch.cat([torch.ones_like(self.mask[:, :shared]), rest], dim=1)
-        positions = (self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -self.input_ids.shape[1] :]
-        return self._run(self.input_ids, positions, with_logits=True)
-
-    def token(self, tokens: torch.Tensor, *, with_logits: bool) -> torch.Tensor:
-        """Feed the newest token of each row ``[rows]``; logits of the next one, or nothing."""
-        positions = self.mask.sum(dim=1, keepdim=True)
-        self.mask = torch.cat([self.mask, torch.ones_like(positions)], dim=1)
-        return self._run(tokens.unsqueeze(1), positions, with_logits=with_logits)
-
-    def keep(self, rows: torch.Tensor) -> None:
-        """Drop finished rows; rows is bool over those still fed."""
-        self.mask = self.mask[rows]
-        self.cache.batch_select_indices(rows)
-
-    def _run(self, ids: torch.Tensor, positions: torch.Tensor, *, with_logits: bool) -> torch.Tensor:
-        inputs = {"input_ids": ids, "attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True}
-        if self.takes_positions:
-            inputs["position_ids"] = positions
-        run = partial(self.model.network, **self.head_options) if with_logits else self.model.decoder
-        output = run(**inputs)
-        self.cache = output.past_key_values
-        return output.logits[:, -1] if with_logits else ids.new_empty(0)

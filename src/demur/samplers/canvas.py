@@ -7,13 +7,15 @@ row is run again only when its tokens changed, and logits exist only where they 
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from demur.errors import InputError
 from demur.models import Model
+from demur.samplers.proof import full_pass, padding_is_neutral
+from demur.samplers.rows import newest_states
 from demur.samplers.step import FREE
 
 SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -23,7 +25,7 @@ SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 class Canvas:
     """Prompts and responses ``[batch, prompt + response]`` of a masked diffusion model.
 
-    forced : int64 ``[batch, response]``, a token or `FREE`. states : the list that `Model.states` yields.
+    forced : int64 ``[batch, response]``, a token or `FREE`. layers : whose states are read.
     guidance : 0, or the scale by which logits move away from those of a canvas without its prompt.
     """
 
@@ -33,13 +35,11 @@ class Canvas:
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         forced: torch.Tensor,
-        states: list[torch.Tensor],
+        layers: Sequence[int],
         guidance: float = 0.0,
     ) -> None:
-        if model.mask_token_id is None:
-            raise InputError(f"{model.name}: has no mask token, which masked diffusion needs; set mask_token_id")
-        self.model, self.captured, self.guidance = model, states, guidance
-        self.mask_id = model.mask_token_id
+        self.mask_id = _checked_mask(model)
+        self.model, self.layers, self.guidance = model, layers, guidance
         response = torch.where(forced == FREE, self.mask_id, forced)
         self.start = input_ids.shape[1]
         self.tokens = torch.cat([input_ids, response], dim=1)
@@ -49,7 +49,6 @@ class Canvas:
         self.states: list[torch.Tensor] = []  # a layer: [batch, response, width]
         self.sources: list[torch.Tensor] = []  # what `logits` reads: [batch, response, width or vocabulary]
         self.head = _plain_head(model)
-        self.parameters = inspect.signature(model.network.forward).parameters
 
     @property
     def response(self) -> torch.Tensor:
@@ -75,10 +74,8 @@ class Canvas:
         if self.guidance:
             tokens = torch.cat([tokens, tokens.masked_fill(self.given[rows], self.mask_id)])
             mask = torch.cat([mask, mask])
-        read = self._run(tokens, mask)
-        first = self.start - 1 if self.model.logits_shifted else self.start
-        read = read[:, first : first + self.response.shape[1]]
-        seen = [state[: len(rows), self.start :] for state in self.captured]  # guidance: the conditional rows
+        read, states = self._run(tokens, mask)
+        seen = [state[: len(rows)] for state in states]  # guidance: the conditional rows
         self.states = self._merged(self.states, seen, rows)
         self.sources = self._merged(self.sources, [*torch.split(read, len(rows))], rows)
         self.stale[rows] = False
@@ -95,21 +92,48 @@ class Canvas:
         sums = [(state.float() * weights).sum(dim=1) for state in self.states]
         return torch.stack(sums, dim=1) / weights.sum(dim=1, keepdim=True)
 
-    def _run(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Final states, or logits of a network whose head stands not alone, at every position."""
-        inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask}
-        options: dict[str, Any] = {"position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0), "use_cache": False}
-        inputs |= {name: value for name, value in options.items() if name in self.parameters}
-        output: Any = self.model.decoder(**inputs) if self.head else self.model.network(**inputs)
+    def _run(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """What `logits` reads, and the states a layer, at the response positions of every row."""
+        lengths = mask.sum(dim=1)
+        if bool((lengths == lengths[0]).all()) or padding_is_neutral(self.model, tokens.shape[1]):
+            return self._pass(tokens, mask)
+        # Rows of one length at a time: nothing is known of this network's padding, or it is known to tell.
+        parts = [(lengths == one).nonzero().squeeze(1) for one in sorted(set(lengths.tolist()))]
+        found = [self._pass(tokens[part], mask[part]) for part in parts]
+        order = torch.cat(parts).argsort()
+        states = [torch.cat(same)[order] for same in zip(*(states for _, states in found), strict=True)]
+        return torch.cat([read for read, _ in found])[order], states
+
+    def _pass(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The same, of rows that stand in one batch."""
+        left = tokens.shape[1] - int(mask.sum(dim=1).max())
+        start, length = self.start - left, self.response.shape[1]
+        target = self.model.decoder if self.head else self.model.network
+        with self.model.states(self.layers) as states:
+            output = full_pass(self.model, target, tokens[:, left:], mask[:, left:])
+        newest_states(self.model, states, tokens[:, left:])
         found = output.last_hidden_state if self.head else getattr(output, "logits", None)
         read: torch.Tensor = output[0] if found is None else found
-        return read
+        first = start - 1 if self.model.logits_shifted else start
+        return read[:, first : first + length], [state[:, start:] for state in states]
 
     def _merged(self, old: list[torch.Tensor], new: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
         """The new values at `rows`, the old ones elsewhere."""
         if len(rows) == len(self.tokens):
             return new
         return [whole.index_copy(0, rows, part) for whole, part in zip(old, new, strict=True)]
+
+
+def _checked_mask(model: Model) -> int:
+    mask, vocabulary = model.mask_token_id, int(model.config.vocab_size)
+    if mask is None:
+        raise InputError(f"{model.name}: has no mask token, which masked diffusion needs; set mask_token_id")
+    if not 0 <= mask < vocabulary:
+        raise InputError(
+            f"{model.name}: its mask token is {mask}, outside the vocabulary of {vocabulary}; set mask_token_id to the "
+            "id of the token that stands for 'not committed'"
+        )
+    return mask
 
 
 def _plain_head(model: Model) -> Any:

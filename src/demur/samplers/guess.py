@@ -37,8 +37,8 @@ def guess(
 
 
 def _probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return (chosen - logits.logsumexp(dim=-1)).exp()
+    # As officially: near 1, where the surest are chosen, exp(logit - logsumexp) rounds otherwise and reorders them.
+    return logits.softmax(dim=-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
 def _negative_entropy(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -47,8 +47,7 @@ def _negative_entropy(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tenso
 
 
 def _margin(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    best = (logits.topk(2, dim=-1).values - logits.logsumexp(dim=-1, keepdim=True)).exp()
-    first, second = best.unbind(dim=-1)
+    first, second = logits.softmax(dim=-1).topk(2, dim=-1).values.unbind(dim=-1)
     return first - second
 
 

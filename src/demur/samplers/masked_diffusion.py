@@ -25,7 +25,9 @@ from demur.samplers.step import (
     checked_inputs,
     forced_tokens,
     require_at_least,
+    require_count,
     require_one_of,
+    require_switch,
     row_generators,
     whole_responses,
 )
@@ -80,9 +82,11 @@ class MaskedDiffusion(Sampler):
         seed: int = 0,
         pooling: Pooling = "paper",
     ) -> None:
-        block_length = response_length if block_length is None else block_length
-        for name, count in (("steps", steps), ("response_length", response_length), ("block_length", block_length)):
-            require_at_least(name, count, 1)
+        steps = require_count("steps", steps)
+        response_length = require_count("response_length", response_length)
+        block_length = response_length if block_length is None else require_count("block_length", block_length)
+        seed = require_count("seed", seed, None)
+        require_switch("suppress_eos", suppress_eos)
         for name, value in (("temperature", temperature), ("cfg_scale", cfg_scale), ("threshold", threshold)):
             require_at_least(name, value, 0)
         require_one_of("remasking", remasking, get_args(Remasking))
@@ -109,8 +113,9 @@ class MaskedDiffusion(Sampler):
         *,
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
+        samples: Sequence[int] | None = None,
     ) -> Steps:
-        return self._steps(model, input_ids, attention_mask, layers, prefill, None)
+        return self._steps(model, input_ids, attention_mask, layers, prefill, None, samples)
 
     def forced_steps(
         self,
@@ -120,13 +125,14 @@ class MaskedDiffusion(Sampler):
         *,
         responses: torch.Tensor,
         layers: Sequence[Layer] = ("last",),
+        samples: Sequence[int] | None = None,
     ) -> Steps:
         """The canvas is filled in the order and at the pace of `steps`, with the tokens of the response.
 
         At every step the model predicts as usual; the positions whose prediction would be committed take the
         response's token instead. A response that the model gave itself, greedily, so gives the very same steps.
         """
-        return self._steps(model, input_ids, attention_mask, layers, None, responses)
+        return self._steps(model, input_ids, attention_mask, layers, None, responses, samples)
 
     @torch.no_grad()
     def _steps(
@@ -137,38 +143,39 @@ class MaskedDiffusion(Sampler):
         layers: Sequence[Layer],
         prefill: Prefill | None,
         responses: torch.Tensor | None,
+        samples: Sequence[int] | None,
     ) -> Steps:
-        ids, mask = checked_inputs(model, input_ids, attention_mask)
+        ids, mask = checked_inputs(model, self, input_ids, attention_mask)
         forced = forced_tokens(prefill, len(ids), self.response_length, ids.device)
         if responses is not None:
             responses = whole_responses(responses, len(ids), self.response_length, ids.device)
-        draws = _Draws(row_generators(ids, mask, self.seed), ids.device)
+        draws = _Draws(row_generators(ids, mask, self.seed, samples), ids.device)
         quota = Quota(self.schedule, self.step_count, self.response_length, self.block_length)
         given_up = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-        with model.states([model.layer_index(layer) for layer in layers]) as states:
-            canvas = Canvas(model, ids, mask, forced, states, self.cfg_scale)
-            for index in range(1, self.step_count + 1):
-                masked = canvas.masked & ~given_up.unsqueeze(1)
-                # An unchanged canvas gives the same states; a finished one is only looked at where the official
-                # sampler runs on to the last step.
-                due = canvas.stale & (masked.any(dim=1) if self.schedule == "dynamic" else ~given_up)
-                if index == 1:
-                    due = torch.ones_like(due)
-                canvas.look(due.nonzero().squeeze(1))
-                predicted, confidence = self._guess(canvas, masked, draws)
-                if self.schedule == "dynamic":
-                    chosen = self._sure_enough(confidence, masked, last=index == self.step_count)
-                else:
-                    open_places, count = quota.at(index, masked)
-                    chosen = most_confident(confidence, open_places, count)
-                if responses is not None:
-                    predicted = torch.where(chosen, responses, predicted)
-                canvas.commit(chosen, predicted)
-                committed = ~canvas.masked
-                phi = canvas.mean_states(self._pooled(committed))
-                sent = yield Step(index, canvas.response.clone(), predicted, phi, committed)
-                if sent is not None:
-                    given_up |= sent.to(given_up.device)
+        indices = [model.layer_index(layer) for layer in layers]
+        canvas = Canvas(model, ids, mask, forced, indices, self.cfg_scale)
+        for index in range(1, self.step_count + 1):
+            masked = canvas.masked & ~given_up.unsqueeze(1)
+            # An unchanged canvas gives the same states; a finished one is only looked at where the official
+            # sampler runs on to the last step.
+            due = canvas.stale & (masked.any(dim=1) if self.schedule == "dynamic" else ~given_up)
+            if index == 1:
+                due = torch.ones_like(due)
+            canvas.look(due.nonzero().squeeze(1))
+            predicted, confidence = self._guess(canvas, masked, draws)
+            if self.schedule == "dynamic":
+                chosen = self._sure_enough(confidence, masked, last=index == self.step_count)
+            else:
+                open_places, count = quota.at(index, masked)
+                chosen = most_confident(confidence, open_places, count)
+            if responses is not None:
+                predicted = torch.where(chosen, responses, predicted)
+            canvas.commit(chosen, predicted)
+            committed = ~canvas.masked
+            phi = canvas.mean_states(self._pooled(committed))
+            sent = yield Step(index, canvas.response.clone(), predicted, phi, committed)
+            if sent is not None:
+                given_up |= sent.to(given_up.device)
 
     def _guess(self, canvas: Canvas, masked: torch.Tensor, draws: _Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """The whole response as predicted, and the confidence at masked positions, both ``[batch, response]``."""
@@ -191,7 +198,7 @@ class MaskedDiffusion(Sampler):
         """Token and confidence at a few positions; their logits are gone afterwards."""
         logits = canvas.logits(rows, places)
         if self.suppress_eos:
-            logits[:, canvas.model.eos_token_ids] = -torch.inf
+            logits[:, [one for one in canvas.model.eos_token_ids if one < logits.shape[1]]] = -torch.inf
         uniforms = draws.of(rows, logits.shape[1]) if self.temperature > 0 else None
         rule = None if self.order == "left_to_right" else self.remasking
         return guess(logits, rule, self.temperature, uniforms, tempered=self.schedule == "dream")

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -69,6 +72,7 @@ class Sampler(ABC):
         *,
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
+        samples: Sequence[int] | None = None,
     ) -> Steps:
         """Generate for a batch and yield a `Step` after each step.
 
@@ -79,6 +83,8 @@ class Sampler(ABC):
         layers : see `Model.layer_index`.
         prefill : response tokens to force: a list of token ids a row for the beginning of the response,
             or int64 ``[batch, n]`` with -1 at positions left free.
+        samples : which sample of its prompt each row is, counted from 0: another one draws other numbers. By default
+            the rows of the batch that are alike are counted.
         """
 
     def forced_steps(
@@ -89,6 +95,7 @@ class Sampler(ABC):
         *,
         responses: torch.Tensor,
         layers: Sequence[Layer] = ("last",),
+        samples: Sequence[int] | None = None,
     ) -> Steps:
         """The steps in which whole given responses are committed, each position in its turn.
 
@@ -106,10 +113,21 @@ class Sampler(ABC):
         return f"{type(self).__name__}({arguments})"
 
 
+def require_family(model: Model, sampler: Sampler) -> None:
+    """Refuse a sampler that decodes models of another family."""
+    if model.family != sampler.family:
+        raise InputError(
+            f"{model.name}: is of the family {model.family} and {type(sampler).__name__} decodes {sampler.family} "
+            "models; leave the sampler out to take the model's own (MaskedDiffusion with order='left_to_right' "
+            "decodes a masked diffusion model in autoregressive order)"
+        )
+
+
 def checked_inputs(
-    model: Model, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    model: Model, sampler: Sampler, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both inputs as int64 on the model's device; refuses shapes that differ and right padding."""
+    """Both inputs as int64 on the model's device; refuses shapes that differ, right padding, another family."""
+    require_family(model, sampler)
     ids = input_ids.to(model.device, torch.int64)
     mask = torch.ones_like(ids) if attention_mask is None else attention_mask.to(model.device, torch.int64)
     if ids.ndim != 2 or ids.shape != mask.shape or 0 in ids.shape:
@@ -146,28 +164,69 @@ def whole_responses(responses: torch.Tensor, batch: int, length: int, device: to
     return responses.to(device, torch.int64)
 
 
-def row_generators(input_ids: torch.Tensor, attention_mask: torch.Tensor, seed: int) -> list[torch.Generator]:
-    """A random generator a row, seeded by the seed and the row's own tokens.
+def row_generators(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, seed: int, samples: Sequence[int] | None = None
+) -> list[torch.Generator]:
+    """A random generator a row, see `row_seeds`."""
+    return [torch.Generator().manual_seed(one) for one in row_seeds(input_ids, attention_mask, seed, samples)]
+
+
+def row_seeds(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, seed: int, samples: Sequence[int] | None = None
+) -> list[int]:
+    """A seed a row, from the sampler's seed, the row's own tokens and which sample of them it is.
 
     A prompt so draws the same numbers whatever batch it is in and wherever a recording was resumed.
     """
-    rows = zip(input_ids.cpu(), attention_mask.cpu(), strict=True)
-    return [torch.Generator().manual_seed(row_seed(ids[mask.bool()], seed)) for ids, mask in rows]
+    rows = [ids[mask.bool()] for ids, mask in zip(input_ids.cpu(), attention_mask.cpu(), strict=True)]
+    numbers = occurrences([tuple(row.tolist()) for row in rows]) if samples is None else list(samples)
+    if len(numbers) != len(rows):
+        raise InputError(f"samples has {len(numbers)} numbers for a batch of {len(rows)}")
+    return [row_seed(row, seed, number) for row, number in zip(rows, numbers, strict=True)]
 
 
-def row_seed(prompt_ids: torch.Tensor, seed: int) -> int:
-    """The seed of one row's draws, from the sampler's seed and the prompt's token ids without padding."""
-    key = hashlib.sha256(f"{seed}:{prompt_ids.tolist()}".encode()).digest()
+def occurrences(things: Iterable[Hashable]) -> list[int]:
+    """How many equal things stand before each one."""
+    seen: Counter[Hashable] = Counter()
+    numbers = []
+    for thing in things:
+        numbers.append(seen[thing])
+        seen[thing] += 1
+    return numbers
+
+
+def row_seed(prompt_ids: torch.Tensor, seed: int, sample: int = 0) -> int:
+    """The seed of one row's draws, from the sampler's seed and the prompt's token ids without padding.
+
+    sample : which sample of this prompt it is; the first has the seed that prompts without others always had.
+    """
+    text = f"{seed}:{prompt_ids.tolist()}" + (f":{sample}" if sample else "")
+    key = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(key[:8], "big")
 
 
+def require_count(name: str, value: object, least: int | None = 1) -> int:
+    """A whole number of at least `least` (None for any) as a plain int; refuses every other value."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and int(value) < least):
+        what = "a whole number" if least is None else f"a whole number of at least {least}"
+        raise InputError(f"{name} is {value!r}; it must be {what}")
+    return int(value)
+
+
+def require_switch(name: str, value: object) -> None:
+    """Refuse an argument that is neither True nor False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; it must be True or False")
+
+
 def require_at_least(name: str, value: float, least: float) -> None:
-    """Refuse a sampler argument below its least value."""
-    if not value >= least:
-        raise InputError(f"{name} is {value!r}; it must be at least {least}")
+    """Refuse a sampler argument that is no finite number of at least its least value."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not isfinite(value) or value < least:
+        raise InputError(f"{name} is {value!r}; it must be a number of at least {least}")
 
 
 def require_one_of(name: str, value: str, choices: Sequence[str]) -> None:
     """Refuse a sampler argument that is none of its choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")

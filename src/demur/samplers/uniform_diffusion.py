@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any, get_args
 
 import torch
@@ -24,10 +25,13 @@ from demur.samplers.step import (
     Steps,
     checked_inputs,
     forced_tokens,
-    require_at_least,
+    require_count,
     require_one_of,
-    row_seed,
+    row_seeds,
 )
+
+_ONE_AT_A_TIME = RLock()
+"""The network draws from torch's one generator, which two threads would share."""
 
 
 class UniformDiffusion(Sampler):
@@ -52,8 +56,8 @@ class UniformDiffusion(Sampler):
     revises = True
 
     def __init__(self, steps: int = 32, response_length: int = 256, seed: int = 0, pooling: Pooling = "paper") -> None:
-        require_at_least("steps", steps, 1)
-        require_at_least("response_length", response_length, 1)
+        steps, seed = require_count("steps", steps), require_count("seed", seed, None)
+        response_length = require_count("response_length", response_length)
         require_one_of("pooling", pooling, get_args(Pooling))
         self.step_count, self.response_length = steps, response_length
         self.seed, self.pooling = seed, pooling
@@ -76,13 +80,16 @@ class UniformDiffusion(Sampler):
         *,
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
+        samples: Sequence[int] | None = None,
     ) -> Steps:
-        ids, mask = checked_inputs(model, input_ids, attention_mask)
+        ids, mask = checked_inputs(model, self, input_ids, attention_mask)
         if (forced_tokens(prefill, len(ids), self.response_length, ids.device) != FREE).any():
             raise InputError("UniformDiffusion cannot force response tokens; put them at the end of the prompt")
         share = self._steps_of_a_canvas(model)
         indices = [model.layer_index(layer) for layer in layers]
-        rows = [self._row(model, row[real.bool()], share, indices) for row, real in zip(ids, mask, strict=True)]
+        seeds = row_seeds(ids, mask, self.seed, samples)
+        prompts = [row[real.bool()] for row, real in zip(ids, mask, strict=True)]
+        rows = [self._row(model, row, share, indices, seed) for row, seed in zip(prompts, seeds, strict=True)]
         for index in range(1, self.step_count + 1):
             moments = [row[index - 1] for row in rows]
             yield Step(
@@ -104,11 +111,11 @@ class UniformDiffusion(Sampler):
             raise InputError(f"steps {self.step_count} cannot be shared evenly by {canvases} canvases of {length}")
         return self.step_count // canvases
 
-    def _row(self, model: Model, prompt: torch.Tensor, share: int, layers: Sequence[int]) -> list[_Moment]:
+    def _row(self, model: Model, prompt: torch.Tensor, share: int, layers: Sequence[int], seed: int) -> list[_Moment]:
         """One prompt's generation, a moment a step."""
         devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), model.states(layers) as states:
-            torch.manual_seed(row_seed(prompt, self.seed))
+        with _ONE_AT_A_TIME, torch.random.fork_rng(devices), model.states(layers) as states:
+            torch.manual_seed(seed)
             watch = _Watch(model, states, self.response_length, self.step_count, share)
             model.network.generate(
                 prompt.unsqueeze(0),
