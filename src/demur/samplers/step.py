@@ -116,10 +116,13 @@ class Sampler(ABC):
 def require_family(model: Model, sampler: Sampler) -> None:
     """Refuse a sampler that decodes models of another family."""
     if model.family != sampler.family:
+        mend = {
+            "autoregressive": "MaskedDiffusion with order='left_to_right' decodes a masked diffusion model in that order",
+            "masked-diffusion": "a network of that family in memory needs from_network(family=...) and a mask token",
+        }
         raise InputError(
             f"{model.name}: is of the family {model.family} and {type(sampler).__name__} decodes {sampler.family} "
-            "models; leave the sampler out to take the model's own (MaskedDiffusion with order='left_to_right' "
-            "decodes a masked diffusion model in autoregressive order)"
+            f"models; leave the sampler out to take the model's own. {mend.get(sampler.family, '')}".rstrip()
         )
 
 
