@@ -117,7 +117,7 @@ def require_family(model: Model, sampler: Sampler) -> None:
     """Refuse a sampler that decodes models of another family."""
     if model.family != sampler.family:
         mend = {
-            "autoregressive": "MaskedDiffusion with order='left_to_right' decodes a masked diffusion model in that order",
+            "autoregressive": "MaskedDiffusion with order='left_to_right' decodes a masked diffusion model so",
             "masked-diffusion": "a network of that family in memory needs from_network(family=...) and a mask token",
         }
         raise InputError(
