@@ -22,7 +22,7 @@ BASE = {
 }
 GPT2 = {"vocab_size": 300, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 512, "eos_token_id": 3}
 WINDOW = {"head_dim": 8, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"] * 2}
-MASK = 7
+MASK = 299
 
 
 def network_of(kind: str, **settings: Any) -> Any:

@@ -32,6 +32,8 @@ def canvas_row(bench: Bench) -> Row:
             apart, gaps = _at(bench, prompt, trace, step)
             worst, gap = max(worst, apart), max([gap, *gaps])
             passes, tokens = passes + 1, tokens + len(gaps)
+    if not passes:
+        return Row(NAME, measured, outcome="not run", note="the model predicts masks only, so nothing is committed")
     limits = bench.tolerance
     failed = not worst <= limits.states or gap > limits.tie
     ties = "all the best of its logits" if gap == 0 else f"within {gap:.1e} of the best of its logits"

@@ -106,8 +106,8 @@ def _all_rows(bench: Bench, load_again: Mapping[str, Any] | None, seconds: float
         *_truth_rows(bench),
         ("official code", lambda: official_row(bench, allowed=trusted)),
         ("kill and resume", lambda: resume_row(bench, load_again, seconds)),
-        ("speed", lambda: speed_row(bench)),
         ("memory", lambda: memory_row(bench)),
+        ("speed", lambda: speed_row(bench)),
     ]
 
 
