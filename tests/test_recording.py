@@ -195,9 +195,9 @@ def test_a_full_disk_keeps_what_was_recorded(toy_folder: Path, tmp_path: Path) -
     ran = subprocess.run(
         [sys.executable, "-c", code, str(toy_folder), str(tmp_path / "r")], capture_output=True, text=True, check=False
     )
-    assert "no space left to write; what was recorded before is kept" in ran.stderr
+    assert "no space left to write; what was there before is kept" in ran.stderr
     assert len(Recording(tmp_path / "r")) == 2
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".demur-*"))
 
 
 def test_a_place_that_cannot_be_written_is_named(toy_model: Model, tmp_path: Path) -> None:

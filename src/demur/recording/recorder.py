@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +22,7 @@ from demur.prompts import Prompt, as_prompts, prompts_hash
 from demur.provenance import Provenance, require_comparable
 from demur.recording import folder as files
 from demur.recording.arguments import as_model, chosen_sampler, layer_indices, require_kept, require_whole
+from demur.recording.begin import begin, done_rows, replace, require_free
 from demur.recording.forcing import checked_responses, responses_hash
 from demur.recording.generate import Batch, batches, encode, inputs_hash
 from demur.recording.recording import Recording
@@ -60,7 +60,7 @@ def record(
         never changes a result.
     out : the recording's folder; a temporary one by default, gone with the returned object.
     keep : "phi", or "signal" to store sigma in place of phi and predictions, for which `anchors` are needed.
-    resume : go on with what `out` holds; False discards a recording there and starts anew.
+    resume : go on with what `out` holds; False starts anew, and what is there is replaced once the new one is complete.
     progress : show a bar on stderr; by default only where that is a terminal.
 
     Raises `InputError` for a prompt that does not fit, states that are not finite, a folder that holds
@@ -92,18 +92,23 @@ def record(
         "inputs": inputs_hash(encoded),
         "complete": False,
     }
+    require_free(folder)
     with files.locked(folder):
-        done = _begin(folder, manifest, resume)
-        left = [one for one in encoded if one.row not in done]
-        if left or not files.read_manifest(folder)["complete"]:
-            files.save_tokenizer(folder, model.tokenizer)
-            number = max(files.shard_numbers(folder), default=-1) + 1
+        root = begin(folder, manifest, resume=resume)
+        done, is_proven = done_rows(root, manifest)
+        key = files.read_manifest(root)["key"]
+        if not is_proven:
+            left = [one for one in encoded if one.row not in done]
+            files.save_tokenizer(root, model.tokenizer)
+            number = max(files.shard_numbers(root), default=-1) + 1
             every = batches(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked])
             for batch in _with_progress(every, len(left), progress):
                 arrays = _arrays(batch, kept_anchors, indices)
-                files.write_shard(folder, number, arrays, _table(batch, checked, number))
+                files.write_shard(root, number, arrays, _table(batch, checked, number), key)
                 number += 1
-            _finish(folder, manifest)
+            _finish(root)
+        if root != folder:
+            replace(folder, root)
     recording = Recording(folder)
     recording._temporary = temporary
     return recording
@@ -178,70 +183,6 @@ def _checked(anchors: Anchors | None, provenance: Provenance) -> Anchors:
     return anchors
 
 
-def _begin(folder: Path, manifest: dict[str, Any], resume: bool) -> set[int]:
-    """Make the folder ready and return the rows it already holds."""
-    if not resume:
-        files.clear(folder)
-    if not (folder / files.MANIFEST).is_file():
-        strangers = [path.name for path in folder.iterdir() if path.name != files.LOCK]
-        if strangers:
-            raise InputError(f"{folder}: is no recording but holds {strangers[0]!r}; give an empty or a new folder")
-        files.write_manifest(folder, manifest)
-    found = files.read_manifest(folder)
-    _require_same(folder, found, manifest)
-    _require_same_inputs(folder, found, manifest)
-    files.remove_leftovers(folder)
-    tables = [files.read_shard_table(folder, number) for number in files.shard_numbers(folder)]
-    return {int(row) for table in tables for row in table["row"]}
-
-
-def _require_same(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """`InputError` where a folder holds another recording; a warning where it was completed by other versions."""
-    there, here = found["provenance"], wanted["provenance"]
-    differing = _differing(there, here)
-    differing += [name for name in ("keep", "signal") if not _alike(found.get(name), wanted[name])]
-    older = there.get("versions") != here.get("versions")
-    if not differing and older and not found["complete"]:
-        differing = ["versions"]
-    if differing:
-        raise InputError(
-            f"{folder}: holds another recording, of {there['model']} with {there['count']} prompts; "
-            f"it differs in {', '.join(differing)}. Give another folder, or resume=False (--no-resume) to replace it"
-        )
-    if older:
-        warnings.warn(f"{folder}: was recorded by {_told(there)}, and this is {_told(here)}; it is kept", stacklevel=4)
-
-
-def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The fields in which two provenances say that other things were recorded."""
-    uncompared = {"model", "versions", "former"}
-    if Provenance.from_dict(there).same_model(Provenance.from_dict(here)):
-        uncompared.add("fingerprint")
-    names = {**here, **there}  # one of them may have been given responses, and the other not
-    return [name for name in names if name not in uncompared and there.get(name) != here.get(name)]
-
-
-def _alike(found: Any, wanted: Any) -> bool:
-    """Whether two entries of a manifest say the same, models by either of their names."""
-    if not isinstance(found, dict) or not isinstance(wanted, dict):
-        return bool(found == wanted)
-    return not _differing(found, wanted)
-
-
-def _told(made: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {one}" for name, one in sorted(dict(made.get("versions") or {}).items())) or "no version"
-
-
-def _require_same_inputs(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse to go on with other token ids: two days of a chat template that writes the date are two recordings."""
-    if found.get("inputs", wanted["inputs"]) != wanted["inputs"]:
-        raise InputError(
-            f"{folder}: the same prompts have become other token ids since it was begun; a chat template that writes "
-            f"the date does so. Fix it by template_arguments where the template reads one (as --template-arg "
-            f"date_string=...), or give another folder, or resume=False (--no-resume) to replace it"
-        )
-
-
 def _arrays(batch: Batch, anchors: Anchors | None, layers: Sequence[int]) -> files.Arrays:
     """What a shard keeps of a batch: phi and every step's predictions, or with anchors sigma in their place."""
     arrays = {"rows": batch.rows, "tokens": batch.tokens, "committed_at": batch.committed_at}
@@ -267,10 +208,13 @@ def _table(batch: Batch, prompts: Sequence[Prompt], number: int) -> pd.DataFrame
     return pd.DataFrame(columns)
 
 
-def _finish(folder: Path, manifest: dict[str, Any]) -> None:
-    tables = [files.read_shard_table(folder, number) for number in files.shard_numbers(folder)]
-    files.write_table(folder, pd.concat(tables).sort_values("row", ignore_index=True))
-    files.write_manifest(folder, {**manifest, "complete": True})
+def _finish(folder: Path) -> None:
+    manifest = files.read_manifest(folder)
+    shards = {number: files.read_shard(folder, number) for number in files.shard_numbers(folder)}
+    table = pd.concat([shard.table for shard in shards.values()]).sort_values("row", ignore_index=True)
+    marks = {number: files.mark_of(shard) for number, shard in shards.items()}
+    files.write_table(folder, table, marks, manifest["key"])
+    files.write_manifest(folder, {**manifest, "tokenizer": files.tokenizer_hashes(folder), "complete": True})
 
 
 def _with_progress(every: Iterator[Batch], total: int, progress: bool | None) -> Iterator[Batch]:

@@ -1,7 +1,7 @@
 """`Recording`: what was recorded, read back from its folder.
 
 In: a folder that `record` has completed. Out: the table, phi or sigma, and the text of any step. Arrays are
-read from the shards when asked for, so opening a recording costs nothing however large it is.
+read from the shards when asked for, so opening a recording costs what its table costs, however large it is.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from demur.errors import InputError
+from demur.files import disk_errors
 from demur.provenance import Provenance
 from demur.recording import folder as files
 from demur.recording.gaps import text_with_gaps
+from demur.recording.proof import made_from, prove, require_belonging
+from demur.seals import allow_unverified as allowing
 from demur.signal import Signal
+from demur.staging import found
 from demur.thought import answer_of
 
 if TYPE_CHECKING:
@@ -46,22 +50,25 @@ class StepTokens(NamedTuple):
 class Recording:
     """A completed recording.
 
+    allow_unverified : open recordings of demur 0.1 too, whose tables carry no hash.
     path : its folder. provenance : what it was made from. keep : "phi" or "signal".
     table : a row a prompt in the order of the prompt set, with the columns id, prompt, label, attack, goal,
         category, group, text, refused, tokens, prompt_tokens, seconds.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, allow_unverified: bool = False) -> None:
         self.path = Path(path)
-        self.manifest = files.read_manifest(self.path)
-        self.provenance = Provenance.from_dict(self.manifest["provenance"])
+        with allowing(allow_unverified):
+            self.manifest = files.read_manifest(self.path)
+            self.provenance = made_from(self.path, self.manifest)
+            if not self.manifest["complete"]:
+                done = sum(len(files.read_shard_table(self.path, n)) for n in files.shard_numbers(self.path))
+                raise InputError(
+                    f"{self.path}: holds {done} of {self.provenance.count} prompts; "
+                    f"run the command that began it once more, and it goes on from there"
+                )
+            self._whole_table, self._marks = prove(self.path, self.manifest, self.provenance.count)
         self.keep: str = self.manifest["keep"]
-        if not self.manifest["complete"]:
-            done = sum(len(files.read_shard_table(self.path, n)) for n in files.shard_numbers(self.path))
-            raise InputError(
-                f"{self.path}: holds {done} of {self.provenance.count} prompts; "
-                f"run the command that began it once more, and it goes on from there"
-            )
         self._temporary: Any = None  # keeps a temporary folder alive as long as the recording is
 
     def __len__(self) -> int:
@@ -85,12 +92,6 @@ class Recording:
         """A row a prompt; see the class."""
         return self._whole_table.drop(columns=["row", "shard"])
 
-    @cached_property
-    def _whole_table(self) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.read_parquet(self.path / files.TABLE)
-
     @property
     def phi(self) -> np.ndarray:
         """Pooled states, float32 ``[prompts, steps, layers, width]``; all in memory at once."""
@@ -110,7 +111,7 @@ class Recording:
     def steps_tokens(self, prompt: int) -> StepTokens:
         """The token ids of prompt number `prompt` at every step."""
         place = self._whole_table.iloc[prompt]
-        arrays = files.read_shard_arrays(self.path, int(place["shard"]))
+        arrays = self._shard(int(place["shard"]))
         at = int(np.flatnonzero(arrays["rows"] == place["row"])[0])
         return self._tokens_of(arrays, at)
 
@@ -123,8 +124,7 @@ class Recording:
 
     def all_steps_tokens(self) -> Iterator[tuple[int, StepTokens]]:
         """Pairs of a prompt's number and its `steps_tokens`, reading every shard once; in the shards' order."""
-        for number in files.shard_numbers(self.path):
-            arrays = files.read_shard_arrays(self.path, number)
+        for arrays in self._every_shard():
             for at, row in enumerate(arrays["rows"]):
                 yield int(row), self._tokens_of(arrays, at)
 
@@ -166,25 +166,56 @@ class Recording:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of the model, kept beside the tokens; `InputError` where it had none."""
-        folder = self.path / files.TOKENIZER
+        folder = found(self.path, files.TOKENIZER)
         if not folder.is_dir():
             raise InputError(f"{self.path}: was recorded without a tokenizer, so there is no text; use steps_tokens")
         from demur.models.tokenizer_files import read_tokenizer
 
-        return read_tokenizer(folder)
+        with disk_errors(folder):
+            self._require_tokenizer()
+            return read_tokenizer(folder)
+
+    def _require_tokenizer(self) -> None:
+        """Raise `InputError` where the files of the tokenizer are not those that were kept."""
+        kept = self.manifest.get("tokenizer")
+        if kept is None:  # of version 0.1, whose manifest was read unverified
+            return
+        there = files.tokenizer_hashes(self.path)
+        if wrong := sorted(name for name in {*kept, *there} if kept.get(name) != there.get(name)):
+            raise InputError(
+                f"{self.path / files.TOKENIZER / wrong[0]}: is missing, damaged or not the recording's; "
+                f"move it away and record again"
+            )
 
     def _shards(self, keep: str) -> Iterator[tuple[np.ndarray, files.Arrays]]:
         if self.keep != keep:
             wanted = "phi" if keep == "phi" else "sigma"
             raise InputError(f"{self.path}: keeps {self.keep} only, not {wanted}; record with keep={keep!r} to have it")
-        for number in files.shard_numbers(self.path):
-            arrays = files.read_shard_arrays(self.path, number)
+        for arrays in self._every_shard():
             yield arrays["rows"], arrays
 
+    def fillers(self) -> set[int]:
+        """Ids that stand where nothing was ever committed: the sampler's mask or padding."""
+        return {int(id_) for one in self._every_shard() for id_ in np.unique(one["tokens"][one["committed_at"] == 0])}
+
+    def _every_shard(self) -> Iterator[files.Arrays]:
+        """Every shard; together they hold each row of the table once."""
+        return map(self._shard, self._marks)
+
+    def _shard(self, number: int) -> files.Arrays:
+        """The arrays of a shard, held against its hash and the rows that the table gives it."""
+        arrays = files.read_shard_arrays(self.path, number, self._marks[number])
+        rows = self._whole_table.loc[self._whole_table["shard"] == number, "row"].to_numpy()
+        path = self.path / files.SHARDS / f"{number:06d}.safetensors"
+        require_belonging(path, arrays, rows, self.steps, len(self.layers))
+        return arrays
+
     def _gather(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-        whole: np.ndarray | None = None
+        whole, is_filled = np.zeros(0), np.zeros(len(self), dtype=bool)
         for rows, values in parts:
-            whole = np.empty((len(self), *values.shape[1:]), values.dtype) if whole is None else whole
-            whole[rows] = values
-        assert whole is not None  # a recording holds at least one prompt
+            if not is_filled.any():
+                whole = np.zeros((len(self), *values.shape[1:]), values.dtype)
+            whole[rows], is_filled[rows] = values, True
+        if not is_filled.all():
+            raise InputError(f"{self.path}: holds nothing for row {int(np.argmin(is_filled))}; record it again")
         return whole

@@ -18,7 +18,7 @@ from demur.recording import Recording, StepTokens
 from demur.recording import folder as files
 from demur.studies.run import text_signals
 from demur.studies.runs import signal_of
-from demur.studies.study import PROMPT_SETS, SETTINGS, Study, read_study
+from demur.studies.study import PROMPT_SETS, SETTINGS, Study, is_study, read_study
 
 COLUMNS = ["set", "id", "group", "attack", "prompt", "text", "refused", "flagged", "guard_error"]
 
@@ -64,7 +64,7 @@ class Played:
 
     def blank_tokens(self) -> list[int]:
         """Ids that fill positions to which nothing was ever committed: the sampler's mask or padding."""
-        return sorted({token for recording in self.recordings for token in _fillers(recording)})
+        return sorted({token for recording in self.recordings for token in recording.fillers()})
 
     def all_steps_tokens(self) -> Iterator[tuple[int, StepTokens]]:
         """Pairs of a row of `generations` and its token ids at every step, in no order."""
@@ -78,9 +78,9 @@ class Played:
 def read_played(folder: str | Path) -> Played:
     """Read a study's folder, or a recording that keeps its signal or has its ``anchors.safetensors`` in its folder."""
     folder = Path(folder)
-    if (folder / SETTINGS).is_file():
+    if is_study(folder):
         return played_study(read_study(folder))
-    if (folder / files.MANIFEST).is_file():
+    if files.is_recording(folder):
         return played_recording(Recording(folder))
     raise InputError(
         f"{folder}: holds neither a study ({SETTINGS}) nor a recording ({files.MANIFEST}); run `demur study`"
@@ -132,11 +132,3 @@ def _recording_of(study: Study, name: str, rows: np.ndarray) -> Recording:
             f"which generates nothing that is there"
         )
     return recording
-
-
-def _fillers(recording: Recording) -> set[int]:
-    found: set[int] = set()
-    for number in files.shard_numbers(recording.path):
-        arrays = files.read_shard_arrays(recording.path, number)
-        found.update(arrays["tokens"][arrays["committed_at"] == 0].tolist())
-    return found

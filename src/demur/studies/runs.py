@@ -18,11 +18,11 @@ from demur.errors import InputError
 from demur.judges import CompliesJudge, Judge
 from demur.provenance import UNCOMPARED_SAMPLER_ARGUMENTS
 from demur.recording import Recording
-from demur.recording.folder import MANIFEST
+from demur.recording.folder import MANIFEST, is_recording
 from demur.signal import Anchors
 from demur.studies.lengths import answer_lengths
 from demur.studies.recovery import judged_rates
-from demur.studies.study import SETTINGS, Study, read_study
+from demur.studies.study import SETTINGS, Study, is_study, read_study
 
 ANCHORS = "anchors.safetensors"
 KEY = ["set", "id"]
@@ -61,9 +61,9 @@ def read_run(folder: str | Path, judge: Judge | None = None) -> Run:
     judge : of a recording's HRR and FRR; by default the dictionary's. A study brings its own.
     """
     folder = Path(folder)
-    if (folder / SETTINGS).is_file():
+    if is_study(folder):
         return _of_study(read_study(folder))
-    if (folder / MANIFEST).is_file():
+    if is_recording(folder):
         return _of_recording(Recording(folder), judge or CompliesJudge())
     raise InputError(f"{folder}: holds neither a study ({SETTINGS}) nor a recording ({MANIFEST}); run `demur study`")
 
