@@ -19,6 +19,7 @@ from demur.defenses.reading import Reading, Source, Watching
 from demur.errors import InputError, ProvenanceError
 from demur.guards import StreamingGuard
 from demur.models import Model, from_network
+from demur.models.capture import ThreadPasses
 from demur.signal import Anchors
 
 
@@ -42,8 +43,10 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
     once it has reached end-of-sequence, nor a step beyond those that the guard was fitted on. The bound on stopped
     harmless generations holds all the same.
 
-    Works with and without a KV cache and with left padding. Raises `InputError` outside of its `with` block, in a
-    second call of `generate`, under beam search and assisted decoding; `ProvenanceError` for parts that do not
+    Works with and without a KV cache and with left padding, in several threads at a time: each call of `generate` is
+    judged by its own passes. Raises `InputError` outside of its `with` block, in a second call of `generate`, under
+    beam search, assisted and guided decoding, for a compiled network that shows no states, and at the end of a block
+    in which the network ran and nothing was judged; `ProvenanceError` for parts that do not
     belong together.
     """
 
@@ -55,21 +58,33 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
         self._guard = guard
         self._eos = torch.tensor(self._model.eos_token_ids, dtype=torch.int64)
         self._hooks = ExitStack()
+        self._passes: ThreadPasses | None = None
         self._states: list[torch.Tensor] = []
+        self._asked = False
         self._watch: Watching | None = None
 
     def __enter__(self) -> Self:
-        self._states = self._hooks.enter_context(self._model.states(self._reading.layers))
-        self._watch = None
+        if self._passes is not None:
+            raise InputError("this GuardStopping is open already; make one for each call of generate.")
+        self._passes = self._hooks.enter_context(self._model.thread_passes(self._reading.layers))
+        self._states, self._asked, self._watch = [], False, None
         self.stopped_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._hooks.close()
+        passes, self._passes = self._passes, None
+        if kind is None and passes is not None and passes.any and not self._asked:
+            raise InputError(
+                "the network ran in this block and GuardStopping was never asked, so nothing was guarded; give "
+                "stopping_criteria=[stopping] to generate, in a mode that heeds it."
+            )
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """True for every row to stop, bool `[batch]`; `generate` calls it after each token."""
-        self._require_one_token_a_row(input_ids)
+        self._asked = True
+        self._states, positions = self._passes.take() if self._passes else ([], [])
+        self._require_one_token_a_row(input_ids, positions)
         if self._watch is None:
             self._begin(input_ids)
         else:
@@ -101,7 +116,7 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
         stopped = watch.update(self._sums / self._counts.clamp(min=1), self._step) & self._going.cpu().numpy()
         self.stopped_at[stopped & (self.stopped_at == 0)] = self._step
 
-    def _require_one_token_a_row(self, input_ids: torch.Tensor) -> None:
+    def _require_one_token_a_row(self, input_ids: torch.Tensor, positions: list[int]) -> None:
         if not self._states or not self._states[0].numel():
             raise InputError("GuardStopping sees no states; call the network's generate inside its `with` block.")
         if len(self._states[0]) != len(input_ids):
@@ -113,6 +128,12 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
             raise InputError(
                 f"{input_ids.shape[1]} tokens a row after {self._length}; expected one more at a time. Open a `with` "
                 "block for each call of generate, and do not use assisted decoding."
+            )
+        # The newest token alone, or without a cache the whole text; the prompt may come in several passes.
+        if self._watch is not None and positions not in ([1], [input_ids.shape[1] - 1]):
+            raise InputError(
+                f"the network ran {len(positions)} passes over {positions} positions for one token; expected one over "
+                "the newest: GuardStopping cannot follow assisted or guided decoding, nor other calls in between."
             )
 
 
