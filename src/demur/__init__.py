@@ -8,7 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from demur import attacks, checks, defenses, dynamics, guards, models, prompts, recording, samplers, signal
+    from demur import (
+        attacks,
+        checks,
+        defenses,
+        dynamics,
+        guards,
+        judges,
+        models,
+        prompts,
+        recording,
+        report,
+        samplers,
+        signal,
+        studies,
+    )
     from demur.checks import Check, check
     from demur.errors import DemurError, InputError, ProvenanceError
     from demur.guards import DirectionGuard, SRIGuard, StreamingGuard, TrajectoryGuard
@@ -45,7 +59,10 @@ _HOMES = {
     "stream_anchors": "recording",
     "text_signal": "signal",
 }
-_ROOMS = ("attacks", "checks", "defenses", "dynamics", "guards", "models", "prompts", "recording", "samplers", "signal")
+_ROOMS = (
+    *("attacks", "checks", "defenses", "dynamics", "guards", "judges", "models", "prompts", "recording", "report"),
+    *("samplers", "signal", "studies"),
+)
 
 __all__ = [
     "Anchors",
@@ -69,6 +86,7 @@ __all__ = [
     "defenses",
     "dynamics",
     "guards",
+    "judges",
     "load",
     "models",
     "prompts",
@@ -76,10 +94,12 @@ __all__ = [
     "record",
     "recording",
     "refused",
+    "report",
     "samplers",
     "signal",
     "sri",
     "stream_anchors",
+    "studies",
     "text_signal",
 ]
 
