@@ -21,7 +21,9 @@ from demur.dynamics import Rate, wilson
 from demur.errors import InputError
 from demur.models import Model
 from demur.recording import Recording
+from demur.samplers import Sampler
 from demur.studies.detectors import CALIBRATION
+from demur.studies.paper.overheads import overhead_of, overhead_table
 from demur.studies.paper.published import DEFENSES, paper_model
 from demur.studies.paper.subject import Row, Subject
 from demur.tables import read_table, write_table
@@ -46,14 +48,23 @@ def defenses_of(subject: Subject, model: Model, guard_models: Sequence[str] = ()
 
 
 def defense_table(
-    subject: Subject, defenses: Sequence[Defense], *, say: Callable[[str], None] = lambda line: None
+    subject: Subject,
+    model: Model,
+    sampler: Sampler,
+    defenses: Sequence[Defense],
+    *,
+    batch_size: int = 16,
+    say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """Every defense, and none: what it adds to the time of generation, and what is refused or blocked with it.
 
-    Measures "overhead" (seconds added over those of the generations, the count being generations; a ratio without an
-    interval), "refused or blocked" of each group (of harmless prompts the false positives), and "unread".
+    Measures "overhead" (seconds added over those of generations timed beside it, see `overhead_table`, the count being
+    those generations; a ratio without an interval), "refused or blocked" of each group (of harmless prompts the false
+    positives), and "unread".
     """
     recordings = {name: subject.recordings[name] for name in TESTED if name in subject.recordings}
+    timed = overhead_table(subject, model, sampler, defenses, list(recordings), batch_size)
+    count = int(timed["generations"].iloc[0])
     rows: list[Row] = []
     published = DEFENSES.get(paper_model(subject.name) or "", {})
     for defense in [None, *defenses]:
@@ -61,10 +72,7 @@ def defense_table(
         theirs = published.get("guard model" if name.startswith("guard model") else name)
         found = {one: _verdicts(subject.path, defense, recording, one) for one, recording in recordings.items()}
         say(f"{name}: {sum(int(one['blocked'].sum()) for one in found.values())} blocked")
-        spent = sum(one["seconds"].sum() for one in found.values())
-        took = sum(float(recording.table["seconds"].sum()) for recording in recordings.values())
-        count = sum(map(len, recordings.values()))
-        ratio = float(spent / took)
+        ratio = 0.0 if defense is None else overhead_of(defense, timed)
         rows.append((name, "overhead", Rate(ratio, np.nan, np.nan, count), theirs and theirs[0] / 100))
         for place, (group, one) in enumerate(GROUPS.items()):
             if one in found:
@@ -77,7 +85,10 @@ def defense_table(
 
 
 def _verdicts(folder: Path, defense: Defense | None, recording: Recording, name: str) -> pd.DataFrame:
-    """What a defense makes of a recording: blocked, seconds, unread; from its file where it is of the same make."""
+    """What a defense makes of a recording: blocked, seconds, unread; from its file where it is of the same make.
+
+    What could not be read stays so: the models are greedy and would answer alike.
+    """
     if defense is None:
         return pd.DataFrame({"blocked": False, "seconds": 0.0, "unread": False}, index=range(len(recording)))
     if isinstance(defense, AnyOf):  # its parts have answered already
@@ -90,9 +101,11 @@ def _verdicts(folder: Path, defense: Defense | None, recording: Recording, name:
     made: dict[str, Any] = {"defense": defense.describe(), "recording": recording.provenance.key()}
     key = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path = folder / "defenses" / f"{name}-{key}.parquet"
-    with suppress(InputError):  # missing, damaged or without a hash: asked again
-        return read_table(path, Blocking._fields).table
     table = recording.table
+    with suppress(InputError):  # missing, damaged or without a hash: asked again
+        kept = read_table(path, Blocking._fields).table
+        if len(kept) == len(table):
+            return kept
     found = pd.DataFrame(defense(table["prompt"].tolist(), table["text"].tolist(), recording)._asdict())
     write_table(path, found)
     return found

@@ -141,7 +141,9 @@ def _tables(
         "table_3_attacks": attack_rate_table(subject),
         "table_4_ablation": ablation_table(subject, quantile=quantile, seed=seed),
         "figures_5_6_recovery": internal_recovery_table(subject),
-        "table_13_defenses": defense_table(subject, defenses, say=say),
+        "table_13_defenses": defense_table(
+            subject, model, sampler, defenses, batch_size=arguments["batch_size"], say=say
+        ),
         "table_14_infilling": infilling_table(
             subject, model, sampler, judge=judge, batch_size=arguments["batch_size"], say=say
         ),
