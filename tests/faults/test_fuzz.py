@@ -15,8 +15,7 @@ CASES = int(os.environ.get("DEMUR_FUZZ_CASES", "300"))
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[Kind]:
     root = tmp_path_factory.mktemp("kinds")
-    made = every_kind(root / "kinds", make_study(root / "study").path)
-    return [kind for kind in made if kind.name != "recording"]
+    return every_kind(root / "kinds", make_study(root / "study").path)
 
 
 def test_undamaged_files_are_read_alike_each_time(kinds: list[Kind]) -> None:
