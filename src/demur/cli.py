@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demur.cli_check import check as check_model
-from demur.cli_guard import guard_app
+from demur.cli_guard import AllowUnverified, guard_app
 from demur.cli_options import (
     Column,
     Encoding,
@@ -32,6 +33,7 @@ from demur.cli_options import (
     read_options,
 )
 from demur.errors import DemurError, InputError
+from demur.seals import UnverifiedWarning
 
 if TYPE_CHECKING:
     from demur.judges import Judge
@@ -46,6 +48,13 @@ class Commands(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         joined = " ".join(args[:2])
         return super().resolve_command(ctx, [joined, *args[2:]] if joined in self.commands else args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("demur: stopped; the same command goes on\n")
+            sys.exit(130)
 
 
 app = typer.Typer(
@@ -146,6 +155,7 @@ def study(
     encoding: Encoding = "utf-8",
     example: Annotated[list[str] | None, typer.Option(help="Id of a prompt to draw the signal of; repeatable.")] = None,
     show_text: Annotated[bool, typer.Option(help="Let the report contain prompts and model text.")] = False,
+    allow_unverified: AllowUnverified = False,
 ) -> None:
     """The main job: record, anchors, signal, rates, guard and a report."""
     from demur.files import write_whole
@@ -197,6 +207,7 @@ def compare(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    allow_unverified: AllowUnverified = False,
 ) -> None:
     """Two samplers or models on the same prompts: each run against the first."""
     from demur.report import write_comparison
@@ -238,6 +249,7 @@ def study_paper(
     column: Column = None,
     label: Label = None,
     encoding: Encoding = "utf-8",
+    allow_unverified: AllowUnverified = False,
 ) -> None:
     """The paper's protocol on any models: its tables and figures, the paper's numbers beside yours."""
     from demur.report import save_figures, write_paper, write_report
@@ -276,6 +288,7 @@ def view(
     out: Annotated[Path | None, typer.Option(help="The file to write; by default RUN/viewer.html.")] = None,
     show_text: Annotated[bool, typer.Option(help="Let the file contain prompts and model text.")] = False,
     open_it: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+    allow_unverified: AllowUnverified = False,
 ) -> None:
     """Play any generation of a run step by step: one HTML file that needs no network."""
     from demur.report import write_viewer
@@ -317,6 +330,7 @@ def record(
         list[str] | None,
         typer.Option(metavar="FIELD=COLUMN", help="The column of id or response in --responses; repeatable."),
     ] = None,
+    allow_unverified: AllowUnverified = False,
 ) -> None:
     """Generate for every prompt and record the states of every step."""
     import demur
@@ -350,6 +364,7 @@ def anchors(
     harmless: Annotated[Path, typer.Argument(metavar="HARMLESS_DIR", help="Recording of harmless prompts.")],
     harmful: Annotated[Path, typer.Argument(metavar="HARMFUL_DIR", help="Recording of harmful prompts.")],
     out: Out = Path("anchors.safetensors"),
+    allow_unverified: AllowUnverified = False,
 ) -> None:
     """Fit anchors: the mean states of answered harmless and of refused harmful prompts."""
     import demur
@@ -364,6 +379,7 @@ def signal(
     recording: Annotated[Path, typer.Argument(metavar="RECORDING_DIR", help="A recording.")],
     anchors: Annotated[Path, typer.Option(help="Anchors of the same model, sampler and layer.")],
     out: Out = Path("signal.parquet"),
+    allow_unverified: AllowUnverified = False,
 ) -> None:
     """The signal of every generation of a recording."""
     import demur
@@ -499,11 +515,33 @@ def main() -> None:
     """Run the command line and exit."""
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # read by tqdm when transformers imports it
+    warnings.showwarning = _show_warning
     try:
         app()
     except DemurError as error:
-        sys.stderr.write(f"demur: {' '.join(str(error).split())}\n")
-        sys.exit(2)
+        _stop(error, 2)
+    except OSError as error:
+        _stop(DemurError(f"{error.filename or 'the operating system'}: {error.strerror or error}"), 2)
+    except MemoryError:
+        _stop(DemurError("out of memory; give a smaller --batch-size, or fewer or shorter prompts"), 1)
+    except RecursionError:
+        _stop(DemurError("what was read is nested too deeply; give another file"), 1)
+
+
+def _stop(error: DemurError, code: int) -> None:
+    sys.stderr.write(f"demur: {' '.join(str(error).split())}\n")
+    sys.exit(code)
+
+
+_print_warning = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+    """Print what demur itself warns of as one line, and leave the rest as it is."""
+    if issubclass(category, UnverifiedWarning):
+        sys.stderr.write(f"demur: {DemurError(str(message))}\n")
+    else:
+        _print_warning(message, category, *place, **options)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur.errors import InputError
+from demur.seals import set_allow_unverified
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,12 @@ guard_app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option(help="Where to write.")]
+AllowUnverified = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unverified", callback=set_allow_unverified, help="Read files of demur 0.1, which carry no hash."
+    ),
+]
 
 
 @guard_app.command("fit")
@@ -45,6 +52,7 @@ def guard_fit(
         float | None, typer.Option(metavar="ALPHA", help="Fit a streaming guard that stops at most this share.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the SRI guard's draws; the others draw nothing.")] = 0,
+    allow_unverified: AllowUnverified = False,
 ) -> None:
     """Fit and calibrate a guard: the SRI guard, a direction guard or a streaming guard on the signal."""
     import demur
@@ -79,6 +87,7 @@ def guard_score(
     source: Annotated[
         Path | None, typer.Option(help="The direction guard that a streaming guard watches, for recordings.")
     ] = None,
+    allow_unverified: AllowUnverified = False,
 ) -> None:
     """Score generations: the error of each, whether it is flagged and, by a streaming guard, the step it stops at."""
     import demur

@@ -18,12 +18,14 @@ from demur.bundled import bundled_prompts, is_bundled
 from demur.errors import InputError
 from demur.guards import SRIGuard, states_of
 from demur.judges import CompliesJudge, Judge
+from demur.locking import locked
 from demur.models import Layer, Model
 from demur.prompts import Prompt, ReadOptions, read_prompts
 from demur.recording import Recording, record
 from demur.recording.arguments import chosen_sampler
 from demur.samplers import Sampler
 from demur.signal import Anchors, text_signal
+from demur.staging import switched
 from demur.studies.checked import LEFT_OUT, checked
 from demur.studies.controls import PREFIX, WRAPPED, bundled_controls, control_table, correlation_table, fitting, wrapped
 from demur.studies.detection import detection_table, false_positive_table
@@ -33,7 +35,7 @@ from demur.studies.projection import projection_table
 from demur.studies.rates import rate_table
 from demur.studies.recovery import judged_rates
 from demur.studies.streaming import streaming_table
-from demur.studies.study import PROMPT_SETS, Study
+from demur.studies.study import PROMPT_SETS, SETTINGS, Study
 
 OPTIONAL_SETS = ("test_attacks",)
 FEWEST_FOR_ANCHORS = 8
@@ -85,7 +87,6 @@ def run_study(
             say(f"{name}: {len(sets[name]) - len(fit)} of {len(sets[name])} prompts do not fit the context; left out")
         sets[name] = fit
     sets = {name: prompts for name, prompts in sets.items() if prompts}
-    proof = checked(model, out, resume=resume, say=say) if check else LEFT_OUT
     recordings: dict[str, Recording] = {}
 
     def record_set(name: str) -> Recording:
@@ -104,14 +105,17 @@ def run_study(
         say(f"{name}: {len(refused)} prompts, {int(refused.sum())} refused")
         return recordings[name]
 
-    anchors = Anchors.fit(record_set("anchors_harmless"), record_set("anchors_harmful"))
-    anchors.save(out / "anchors.safetensors")
-    for name in sets:
-        if name not in recordings:
-            record_set(name)
-    study = analyse(recordings, anchors, quantile=quantile, judge=judge, seed=seed, out=out)
-    study = replace(study, settings={**study.settings, "limit": limit, "check": proof}, path=out)
-    study.save(out)
+    with locked(out):
+        proof = checked(model, out, resume=resume, say=say) if check else LEFT_OUT
+        anchors = Anchors.fit(record_set("anchors_harmless"), record_set("anchors_harmful"))
+        for name in sets:
+            if name not in recordings:
+                record_set(name)
+        with switched(out, SETTINGS) as new:  # guards, anchors and tables of one study, or those of the one before
+            anchors.save(new / "anchors.safetensors")
+            study = analyse(recordings, anchors, quantile=quantile, judge=judge, seed=seed, out=new)
+            study = replace(study, settings={**study.settings, "limit": limit, "check": proof}, path=out)
+            study.save(new)
     return study
 
 
@@ -250,7 +254,7 @@ def first_of_each(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
 
 def text_signals(recording: Recording) -> np.ndarray:
     """The text-level signal of every generation of a recording, float32 ``[prompts, steps]``."""
-    signals = np.empty((len(recording), recording.steps), dtype=np.float32)
+    signals = np.full((len(recording), recording.steps), np.nan, dtype=np.float32)
     for row, texts in recording.all_steps_text():
         signals[row] = text_signal([text.committed for text in texts])
     return signals
