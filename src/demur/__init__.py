@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from demur.checks import Check, check
     from demur.errors import DemurError, InputError, ProvenanceError
-    from demur.guards import DirectionGuard, SRIGuard, StreamingGuard, TrajectoryGuard
+    from demur.guards import DirectionGuard, ProbeGuard, SRIGuard, StreamingGuard, TrajectoryGuard
     from demur.judges import refused
     from demur.models import Model, load
     from demur.prompts import Prompt, read_prompts
@@ -51,6 +51,7 @@ _HOMES = {
     "StreamingGuard": "guards",
     "TrajectoryGuard": "guards",
     "DirectionGuard": "guards",
+    "ProbeGuard": "guards",
     "load": "models",
     "read_prompts": "prompts",
     "record": "recording",
@@ -71,6 +72,7 @@ __all__ = [
     "DirectionGuard",
     "InputError",
     "Model",
+    "ProbeGuard",
     "Prompt",
     "Provenance",
     "ProvenanceError",

@@ -20,6 +20,7 @@ import typer
 
 from demur.cli_check import check as check_model
 from demur.cli_guard import AllowUnverified, guard_app
+from demur.cli_harden import harden as harden_model
 from demur.cli_options import (
     Column,
     Encoding,
@@ -69,6 +70,7 @@ app = typer.Typer(
 )
 app.add_typer(guard_app, name="guard")
 app.command("check")(check_model)
+app.command("harden")(harden_model)
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder or .gguf file.")]
 Steps = Annotated[int, typer.Option(help="T, the number of steps of a generation.")]

@@ -17,6 +17,7 @@ from demur.seals import set_allow_unverified
 if TYPE_CHECKING:
     import pandas as pd
 
+    from demur.guards import LinearGuard
     from demur.guards.guard import Guard
     from demur.signal import Signal
 
@@ -91,16 +92,16 @@ def guard_score(
 ) -> None:
     """Score generations: the error of each, whether it is flagged and, by a streaming guard, the step it stops at."""
     import demur
-    from demur.guards import DirectionGuard, StreamingGuard, load_guard
+    from demur.guards import LinearGuard, StreamingGuard, load_guard
     from demur.recording.signal_file import COLUMNS
     from demur.tables import write_table
 
     fitted = load_guard(guard)
     if source is not None and not isinstance(fitted, StreamingGuard):
         raise InputError(f"--source is for a streaming guard, and this is a {type(fitted).__name__}; leave it out")
-    direction = fitted if isinstance(fitted, DirectionGuard) else None
+    direction = fitted if isinstance(fitted, LinearGuard) else None
     if source is not None:
-        direction = DirectionGuard.load(source)
+        direction = _watched(source)
     if direction is not None:
         recording = demur.Recording(generations)
         table, values = recording.table[COLUMNS], direction.states(recording)
@@ -114,6 +115,16 @@ def guard_score(
         table = table.assign(stopped_at=stops if direction is None else direction.steps_of(stops, recording.steps))
     write_table(out, table)
     typer.echo(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
+
+
+def _watched(path: Path) -> LinearGuard:
+    """The guard whose place errors a streaming guard watches."""
+    from demur.guards import LinearGuard, load_guard
+
+    found = load_guard(path)
+    if not isinstance(found, LinearGuard):
+        raise InputError(f"{path}: is a {type(found).__name__}, which gives no errors place by place to watch")
+    return found
 
 
 def _signal(guard: Guard, path: Path) -> tuple[pd.DataFrame, Signal]:

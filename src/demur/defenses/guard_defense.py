@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from demur.defenses.defense import Blocking, require_pairs
 from demur.defenses.reading import Source
 from demur.errors import InputError
-from demur.guards import DirectionGuard
+from demur.guards import LinearGuard
 from demur.guards.guard import Guard
 from demur.provenance import Provenance
 from demur.recording import Recording
@@ -33,21 +33,22 @@ class Detector(Protocol):
 
 
 class GuardDefense:
-    """Blocks a generation whose signal, for a `DirectionGuard` whose states, the guard flags.
+    """Blocks a generation whose signal, for a `LinearGuard` whose states, the guard flags.
 
     guard : fitted, and calibrated on held-out harmless generations. source : the anchors of the recorded model and
-        sampler, or the `DirectionGuard` whose `place_errors` the guard watches. Not needed for recordings that keep the
-        signal, whose time then is the guard's alone, nor for a direction guard itself.
+        sampler, or the `LinearGuard` whose `place_errors` the guard watches. Not needed for recordings that keep the
+        signal, whose time then is the guard's alone, nor for a linear guard itself.
     """
 
     def __init__(self, guard: Detector, source: Source | None = None) -> None:
-        if isinstance(guard, DirectionGuard) and source is not None:
-            raise InputError("a DirectionGuard reads states by itself; leave source out")
+        if isinstance(guard, LinearGuard) and source is not None:
+            raise InputError(f"a {type(guard).__name__} reads states by itself; leave source out")
         self.guard, self.source = guard, source
 
     @property
     def name(self) -> str:
-        return type(self.guard).__name__ + (" on the direction" if isinstance(self.source, DirectionGuard) else "")
+        source = self.source
+        return type(self.guard).__name__ + (f" on the {source.watched_as}" if isinstance(source, LinearGuard) else "")
 
     def __call__(self, prompts: Sequence[str], texts: Sequence[str], recording: Recording | None = None) -> Blocking:
         require_pairs(self.name, prompts, texts)
@@ -65,7 +66,7 @@ class GuardDefense:
 
     def describe(self) -> dict[str, Any]:
         """What the verdicts depend on, as plain values."""
-        read_by = self.guard if isinstance(self.guard, DirectionGuard) else self.source
+        read_by = self.guard if isinstance(self.guard, LinearGuard) else self.source
         limit = getattr(self.guard, "threshold_", None)
         source = read_by.fingerprint if read_by else None
         return {"name": self.name, "source": source, "guard": _identity(self.guard), "limit": limit}
@@ -76,9 +77,9 @@ class GuardDefense:
             began = time.perf_counter()
             return recording.sigma, time.perf_counter() - began
         read = _Clocked(recording)
-        if isinstance(self.guard, DirectionGuard):
+        if isinstance(self.guard, LinearGuard):
             return self.guard.states(read), read.seconds
-        if isinstance(self.source, DirectionGuard):
+        if isinstance(self.source, LinearGuard):
             return self.source.place_errors(self.source.states(read)), read.seconds
         if self.source is None:
             raise InputError(

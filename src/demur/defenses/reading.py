@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from demur.errors import InputError
-from demur.guards import DirectionGuard, StreamingGuard, steps_at
+from demur.guards import LinearGuard, StreamingGuard, steps_at
 from demur.provenance import Provenance, require_comparable
 from demur.signal import Anchors
 
-Source = Anchors | DirectionGuard
+Source = Anchors | LinearGuard
 """What turns states into the number that is watched."""
 
 
@@ -66,7 +66,7 @@ class Reading:
 
     @classmethod
     def _along(
-        cls, direction: DirectionGuard, guard: StreamingGuard, layer: int | None, made: Provenance | None
+        cls, direction: LinearGuard, guard: StreamingGuard, layer: int | None, made: Provenance | None
     ) -> Reading:
         check_is_fitted(direction)
         known = direction.provenance_

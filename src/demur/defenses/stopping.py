@@ -32,12 +32,12 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
 
     network : a `Model`, or any causal network of transformers; of a bare one it is not checked whether source and
         guard were made from it.
-    source : the anchors whose signal the guard was fitted on, or the `DirectionGuard` whose `place_errors`.
+    source : the anchors whose signal the guard was fitted on, or the `LinearGuard` whose `place_errors`.
     layer : of anchors, by default the highest.
     stopped_at : int64 `[batch]`, the step that ended a row, 0 where none did.
 
     phi is the mean of the states of the tokens so far, as in `Autoregressive`, so the stops are those of
-    `StreamingGuard.stops` on a recording (along a direction as `DirectionGuard.steps_of` counts them). The state of a
+    `StreamingGuard.stops` on a recording (along a direction as `LinearGuard.steps_of` counts them). The state of a
     token exists once the token is fed back: what step t says is known when token t + 1 is chosen, and a row stopped at
     t ends with t + 1 tokens, padding behind them. So the last token of a row is never judged, nor is a row any more
     once it has reached end-of-sequence, nor a step beyond those that the guard was fitted on. The bound on stopped

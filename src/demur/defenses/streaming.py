@@ -43,14 +43,14 @@ def generate_guarded(
     """Generate for every prompt, and no further than the guard lets it.
 
     prompts : a path, or a list of texts, rows or `Prompt`s. source : the anchors whose signal the guard was fitted on,
-        or the `DirectionGuard` whose `place_errors`. sampler : by default the model's own with as many steps as were
+        or the `LinearGuard` whose `place_errors`. sampler : by default the model's own with as many steps as were
         recorded to fit them, and `seed`.
     layer : of anchors, by default the highest. batch_size : prompts generated together. A row that is stopped is
         worked on no more, and the batch ends with its last.
 
     Returns a row a prompt: id, prompt, stopped_at (the step, counted from 1; 0 where it never was), text and tokens
     (how many were committed) until then. The stops are those of `StreamingGuard.stops` on a recording, along a
-    direction turned into steps by `DirectionGuard.steps_of`.
+    direction turned into steps by `LinearGuard.steps_of`.
     Raises `ProvenanceError` where model, sampler, source and guard do not belong together.
     """
     import pandas as pd

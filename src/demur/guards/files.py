@@ -10,12 +10,16 @@ import os
 from demur.guards.detector_guard import DetectorGuard
 from demur.guards.direction_guard import DirectionGuard
 from demur.guards.guard import Guard
+from demur.guards.probe_guard import ProbeGuard
 from demur.guards.sri_guard import SRIGuard
 from demur.guards.streaming_guard import StreamingGuard
 from demur.guards.trajectory_guard import TrajectoryGuard
 from demur.storage import read_arrays
 
-_GUARDS = {guard._kind: guard for guard in (SRIGuard, DetectorGuard, DirectionGuard, StreamingGuard, TrajectoryGuard)}
+_GUARDS = {
+    guard._kind: guard
+    for guard in (SRIGuard, DetectorGuard, DirectionGuard, ProbeGuard, StreamingGuard, TrajectoryGuard)
+}
 
 
 def load_guard(path: str | os.PathLike[str], *, allow_unverified: bool = False) -> Guard:

@@ -75,6 +75,10 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         values = self._validated(X, reset=True)
         self.provenance_: Provenance | None = X.provenance if isinstance(X, Signal) else None
         self._learn(values)
+        return self._limited(values, calibration)
+
+    def _limited(self, values: Floats, calibration: ArrayLike | None) -> Self:
+        """Set the threshold, once learned, by the harmless training generations or held-out ones."""
         self.calibrated_, self.n_calibration_ = False, 0
         self.false_positive_low_, self.false_positive_high_ = 0.0, 1.0
         self._set_threshold(self._uncalibrated(self._errors(values)))

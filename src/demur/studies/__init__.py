@@ -2,6 +2,7 @@
 
 from demur.recording import ModelAsker
 from demur.studies.compare import Comparison, compare_runs
+from demur.studies.hardening import harden
 from demur.studies.judging import judge_of
 from demur.studies.recovery import recovery_table, success_table
 from demur.studies.run import run_study
@@ -13,6 +14,7 @@ __all__ = [
     "ModelAsker",
     "Study",
     "compare_runs",
+    "harden",
     "judge_of",
     "read_study",
     "recovery_table",

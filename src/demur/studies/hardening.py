@@ -1,0 +1,248 @@
+"""`harden`: from a model to a probe guard that has seen both labels in every wrapper, and what it is worth.
+
+In: a model. Out: one folder with the recordings of the shipped material, the guards, and a table of false positives by
+kind. Every round is a recording of its own, so a run resumes, and goes on with more rounds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from demur.dynamics import FIELDS, wilson
+from demur.errors import InputError
+from demur.guards import ProbeGuard, StreamingGuard, states_of
+from demur.guards.calibration import warned_already
+from demur.hardening import ATTACK_NAMES, WRAPPERS, resembling
+from demur.models import Layer, Model
+from demur.prompts import Prompt
+from demur.recording import Recording, record
+from demur.samplers import Sampler
+from demur.signal import Signal
+from demur.studies.controls import fitting
+from demur.studies.material import PLAIN, ROUNDS, WRAPPED, family_of, kind_of, kinds_left, material
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOOKS = tuple((look + 1) / 8 for look in range(8))
+CHOICES = (0.001, 0.01, 0.1, 1.0)
+"""The regularisations to choose among."""
+
+GUARD_FILE, LOOKS_FILE, STREAMING_FILE = (
+    f"{name}.safetensors" for name in ("probe_guard", "probe_looks", "streaming_probe_guard")
+)
+TABLE_FILE, SETTINGS_FILE = "false_positives.parquet", "harden.json"
+
+
+@dataclass(frozen=True)
+class Material:
+    """States of the shipped prompts, `[prompts, looks, layers, width]`, and what each prompt is.
+
+    table : a row a prompt with kind, family, harmful and held_out.
+    """
+
+    states: Signal
+    table: pd.DataFrame
+
+    def chosen(self, rows: np.ndarray, places: Sequence[float] = LOOKS) -> Signal:
+        """The states of some prompts, at some of the looks."""
+        from demur.guards import states_among
+
+        return states_among(Signal(np.asarray(self.states)[rows], self.states.provenance), LOOKS, places)
+
+
+@dataclass(frozen=True)
+class Hardened:
+    """What `harden` finds.
+
+    guard : judges whole generations. looks, stream : the same probes at eight looks, and the streaming guard that
+        watches them. false_positives : a row a kind of held-out harmless prompts. settings : kinds and C that were
+        used, and for each known attack the kinds among them that resemble it.
+    """
+
+    guard: ProbeGuard
+    looks: ProbeGuard
+    stream: StreamingGuard
+    false_positives: pd.DataFrame
+    settings: dict[str, Any]
+
+    def save(self, out: Path) -> None:
+        """Write guards, table and settings into a folder."""
+        for name, guard in ((GUARD_FILE, self.guard), (LOOKS_FILE, self.looks), (STREAMING_FILE, self.stream)):
+            guard.save(out / name)
+        self.false_positives.to_parquet(out / TABLE_FILE, index=False)
+        (out / SETTINGS_FILE).write_text(json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def harden(
+    model: Model,
+    out: str | Path,
+    *,
+    rounds: int = ROUNDS,
+    leave_out: Sequence[str] = (),
+    layers: Sequence[Layer] | None = None,
+    quantile: float = 0.985,
+    by_kind: bool = False,
+    sampler: Sampler | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    resume: bool = True,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Hardened:
+    """Record the shipped material, fit a `ProbeGuard` and the streaming guard on its looks, and save them.
+
+    rounds : how much of the material is used, 1 to 8; a round is about 260 generations.
+    leave_out : kinds of prompts, wrappers or families of wrappers that are neither fitted nor calibrated on.
+    layers : by default from a quarter of the depth on, an eighth apart, and the last.
+    by_kind : set the limit so that its promise holds for every kind of held-out harmless prompts by itself; by
+        default for plain ones.
+    """
+    kinds = check_choices(rounds, leave_out)
+    out = Path(out)
+    chosen_layers = default_layers(model) if layers is None else layers
+    recordings = []
+    for number in range(rounds):
+        prompts, _ = prompts_of(number, seed)
+        made = sampler or model.default_sampler(steps=32, seed=seed)
+        folder = out / "recordings" / f"round-{number + 1}"
+        recordings.append(
+            record(
+                model,
+                fitting(model, made, prompts),
+                made,
+                layers=chosen_layers,
+                batch_size=batch_size,
+                out=folder,
+                resume=resume,
+                progress=progress,
+            )
+        )
+        say(f"round {number + 1} of {rounds}: {len(recordings[-1])} prompts")
+    found = fit_hardened(read_material(recordings, seed), kinds, quantile=quantile, by_kind=by_kind, say=say)
+    found.save(out)
+    return found
+
+
+def check_choices(rounds: int, leave_out: Sequence[str]) -> tuple[str, ...]:
+    """The kinds that are left; `InputError` for kinds that are unknown and a number of rounds that is not possible."""
+    if not 1 <= rounds <= ROUNDS:
+        raise InputError(f"rounds is {rounds}; expected 1 to {ROUNDS}")
+    return kinds_left(leave_out)
+
+
+def default_layers(model: Model) -> tuple[int, ...]:
+    """From a quarter of the depth to three quarters an eighth apart, and the last."""
+    count = model.layer_count
+    return tuple(dict.fromkeys(max(1, round(count * eighth / 8)) for eighth in (2, 3, 4, 5, 6, 8)))
+
+
+def prompts_of(number: int, seed: int) -> tuple[list[Prompt], set[str]]:
+    """The prompts of a round, and the ids of those that are held out."""
+    fitted, held_out = material(number, seed)
+    return [*fitted, *held_out], {prompt.id for prompt in held_out}
+
+
+def read_material(recordings: Sequence[Recording], seed: int = 0) -> Material:
+    """The states and kinds of recorded rounds, given in their order."""
+    import pandas as pd
+
+    tables, states = [], []
+    for number, recording in enumerate(recordings):
+        _, held_out = prompts_of(number, seed)
+        rows = recording.table
+        kinds = [kind_of(*pair) for pair in zip(rows["attack"], rows["category"], strict=True)]
+        tables.append(
+            pd.DataFrame(
+                {
+                    "id": rows["id"],
+                    "kind": kinds,
+                    "family": [family_of(kind) for kind in kinds],
+                    "harmful": (rows["label"] == "harmful").to_numpy(),
+                    "held_out": rows["id"].isin(held_out).to_numpy(),
+                }
+            )
+        )
+        states.append(states_of(recording, LOOKS))
+    joined = np.concatenate([np.asarray(one) for one in states])
+    return Material(Signal(joined, states[0].provenance), pd.concat(tables, ignore_index=True))
+
+
+@warned_already()
+def fit_hardened(
+    found: Material,
+    kinds: Sequence[str],
+    *,
+    quantile: float = 0.985,
+    by_kind: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Hardened:
+    """Guards fitted on the kinds that are left, their limits, and the false positives by kind."""
+    table = found.table
+    used = table["kind"].isin(kinds).to_numpy() & ~table["held_out"].to_numpy()
+    held_out = table["kind"].isin(kinds).to_numpy() & table["held_out"].to_numpy()
+    limiting = held_out if by_kind else held_out & (table["kind"] == PLAIN).to_numpy()
+    harmful, families = table["harmful"].to_numpy()[used], table["family"].to_numpy(dtype=str)[used]
+    guard = ProbeGuard(quantile, C=CHOICES).fit(found.chosen(used, (0.5, 1.0)), harmful, groups=families)
+    say(f"C = {guard.C_:g} of {', '.join(f'{choice:g}' for choice in CHOICES)}")
+    looks = ProbeGuard(quantile, LOOKS, C=guard.C_).fit(found.chosen(used), harmful, groups=families)
+    alpha = max(1 - quantile, 1 / (int(limiting.sum()) + 1))
+    stream = StreamingGuard(alpha, side="high")
+    harmless = np.flatnonzero(used)[~harmful]
+    stream.fit(looks.place_errors(found.chosen(harmless)))
+    names = _names(table, limiting) if by_kind else None
+    guard.calibrate(found.chosen(limiting, (0.5, 1.0)), names)
+    looks.calibrate(found.chosen(limiting), names)
+    stream.calibrate(looks.place_errors(found.chosen(limiting)))
+    rates = false_positives(guard, looks, stream, found, kinds)
+    return Hardened(guard, looks, stream, rates, _settings(guard, kinds, used, limiting, by_kind))
+
+
+def _names(table: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+    """The kinds by which limits are kept and rates counted: wrappers are too few each and count together."""
+    names = table["kind"].where(~table["kind"].isin(list(WRAPPERS)), WRAPPED)
+    return np.asarray(names.to_numpy(dtype=str)[rows])
+
+
+def false_positives(
+    guard: ProbeGuard, looks: ProbeGuard, stream: StreamingGuard, found: Material, kinds: Sequence[str]
+) -> pd.DataFrame:
+    """How often held-out harmless prompts of each kind are flagged, and stopped; for plain ones the limit's own."""
+    import pandas as pd
+
+    rows = found.table["kind"].isin(kinds).to_numpy() & found.table["held_out"].to_numpy()
+    names = _names(found.table, rows)
+    verdicts = {
+        "ProbeGuard": guard.predict(found.chosen(rows, guard.places)) == -1,
+        "StreamingGuard on the probe": stream.stops(looks.place_errors(found.chosen(rows))) > 0,
+    }
+    made = [
+        {"detector": name, "kind": kind} | vars(wilson(int(flags[names == kind].sum()), int((names == kind).sum())))
+        for name, flags in verdicts.items()
+        for kind in dict.fromkeys(names)
+    ]
+    return pd.DataFrame(made, columns=["detector", "kind", *FIELDS])
+
+
+def _settings(
+    guard: ProbeGuard, kinds: Sequence[str], used: np.ndarray, limiting: np.ndarray, by_kind: bool
+) -> dict[str, Any]:
+    made = guard.provenance_
+    resembled = {attack: resembling(attack) or () for attack in sorted(set(ATTACK_NAMES.values()))}
+    return {
+        "model": made.model if made else None,
+        "layers": list(made.layers) if made else None,
+        "kinds": list(kinds),
+        "fitted_on": int(used.sum()),
+        "calibrated_on": int(limiting.sum()),
+        "limit_by_kind": by_kind,
+        "C": guard.C_,
+        "auroc_of_families_left_out": {f"{choice:g}": area for choice, area in guard.carried_over_.items()},
+        "resembling": {attack: [kind for kind in found if kind in kinds] for attack, found in resembled.items()},
+    }
