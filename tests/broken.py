@@ -48,6 +48,11 @@ def windowed() -> Model:
     return from_network(network_of("gemma3_text", **BASE, **WINDOW), name="windowed", eos_token_ids=[])
 
 
+def mamba() -> Model:
+    sizes = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 4, "state_size": 8, "pad_token_id": 1}
+    return from_network(network_of("mamba", **sizes, eos_token_id=3), name="mamba", eos_token_ids=[])
+
+
 def diffusion() -> Model:
     network = make_bidirectional(network_of("llama", **BASE))
     return from_network(network, name="diffusion", family="masked-diffusion", mask_token_id=MASK, eos_token_ids=[3])
@@ -63,9 +68,13 @@ def without(model: Model, argument: str) -> Model:
     return model
 
 
-def leaking(model: Model) -> Model:
-    """The model whose first block lets rows of a batch see each other."""
-    return _after_first_block(model, lambda state: state + 0.1 * state.mean(dim=(0, 1), keepdim=True))
+def leaking(model: Model, rows: int = 1) -> Model:
+    """The model whose first block lets rows of a batch see each other, where there are more than so many of them."""
+
+    def leak(state: torch.Tensor) -> torch.Tensor:
+        return state + 0.1 * state.mean(dim=(0, 1), keepdim=True) if len(state) > rows else state
+
+    return _after_first_block(model, leak)
 
 
 def _after_first_block(model: Model, change: Callable[[torch.Tensor], torch.Tensor]) -> Model:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import broken
 import demur
 from demur.checks import Check, Row, check
+from demur.checks.bench import Bench
 from demur.errors import InputError
 from demur.models import Model, load
 
@@ -46,14 +48,12 @@ def test_the_quick_check_is_short_and_says_so(toy_model: Model) -> None:
 @pytest.mark.parametrize(
     ("make", "failing"),
     [
-        (lambda: broken.without(broken.llama(), "attention_mask"), {"batch, shared", "states"}),
-        (lambda: broken.without(broken.gpt2(), "position_ids"), {"batch, shared", "states"}),
-        (lambda: broken.leaking(broken.llama()), {"batch, shared", "states"}),
+        (lambda: broken.leaking(broken.llama(), rows=3), {"batch, shared", "states"}),
         (lambda: broken.telling_other_states(broken.llama()), {"states"}),
-        (lambda: broken.without(broken.diffusion(), "attention_mask"), {"batch, shared", "states"}),
-        (lambda: broken.leaking(broken.diffusion()), {"batch, shared", "states"}),
+        (lambda: broken.leaking(broken.diffusion(), rows=3), {"batch, shared", "states"}),
+        (lambda: broken.telling_other_states(broken.diffusion()), {"states"}),
     ],
-    ids=["no-mask", "no-positions", "leak", "other-states", "diffusion-no-mask", "diffusion-leak"],
+    ids=["leak", "other-states", "diffusion-leak", "diffusion-other-states"],
 )
 def test_a_broken_network_fails_where_it_is_broken(make: Callable[[], Model], failing: set[str]) -> None:
     found = check(make(), quick=True)
@@ -61,15 +61,41 @@ def test_a_broken_network_fails_where_it_is_broken(make: Callable[[], Model], fa
     assert failing <= {row.name for row in found.failed}
 
 
-@pytest.mark.parametrize("make", [broken.llama, broken.gpt2, broken.diffusion], ids=["llama", "gpt2", "diffusion"])
-def test_the_same_networks_unbroken_pass(make: Callable[[], Model]) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        broken.llama,
+        broken.gpt2,
+        broken.windowed,
+        broken.mamba,
+        broken.diffusion,
+        lambda: broken.without(broken.llama(), "attention_mask"),
+        lambda: broken.without(broken.gpt2(), "position_ids"),
+        lambda: broken.without(broken.diffusion(), "attention_mask"),
+    ],
+    ids=["llama", "gpt2", "windowed", "mamba", "diffusion", "no-mask", "no-positions", "diffusion-no-mask"],
+)
+def test_networks_that_demur_feeds_rightly_pass(make: Callable[[], Model]) -> None:
     found = check(make(), quick=True)
     assert found.ok, found.table.to_string()
 
 
+def test_a_mask_that_never_reaches_the_blocks_fails_once_padding_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded without a proof that padding is neutral, as every batch once was."""
+    whole = Bench.record
+
+    def padded(bench: Bench, rows: list[list[int]], batch_size: int, **options: Any) -> Any:
+        longest = max(map(len, rows)) if batch_size > 1 else 0
+        return whole(bench, [[1] * (longest - len(row)) + row for row in rows], batch_size, **options)
+
+    monkeypatch.setattr(Bench, "record", padded)
+    found = check(broken.llama(), quick=True)
+    assert {"batch, shared", "states"} <= {row.name for row in found.failed}
+
+
 def test_a_short_prompt_is_put_beside_one_that_is_longer_than_the_window() -> None:
     row = row_of(check(broken.windowed(), quick=True), "batch, beyond the window")
-    assert row.numbers["rows"] == 3
+    assert (row.outcome, row.numbers["rows"], row.numbers["same"]) == ("ok", 3, 3)
     assert "window of 64 tokens: 15, 22, 85 tokens" in row.measured
 
 

@@ -31,7 +31,7 @@ def test_a_study_keeps_its_quick_check_and_the_report_shows_it(
 
 
 def test_a_study_stops_in_one_line_where_its_check_fails(toy_model: Model, toy_prompts: Path, tmp_path: Path) -> None:
-    model = broken.without(toy_model, "attention_mask")
+    model = broken.leaking(toy_model, rows=3)
     with pytest.raises(InputError, match=r"the quick check failed in batch, shared, states .*--no-check") as error:
         run_study(model, toy_prompts, tmp_path, steps=6)
     assert "\n" not in str(error.value)
@@ -40,7 +40,7 @@ def test_a_study_stops_in_one_line_where_its_check_fails(toy_model: Model, toy_p
 
 
 def test_a_check_that_was_left_out_is_kept_as_such(toy_model: Model, toy_prompts: Path, tmp_path: Path) -> None:
-    run_study(broken.without(toy_model, "attention_mask"), toy_prompts, tmp_path, steps=6, check=False)
+    run_study(broken.leaking(toy_model, rows=3), toy_prompts, tmp_path, steps=6, check=False)
     study = read_study(tmp_path)
     assert study.settings["check"] == {"ok": None, "sentence": "left out with --no-check", "rows": []}
     assert "left out with --no-check" in write_report(study, tmp_path / "report.html").read_text()

@@ -40,11 +40,7 @@ def clean_pass(model: Model, ids: Sequence[int], layers: Sequence[int], *, kept:
             output = model.network(**inputs)
         states = [state[0].float() for state in seen]
     else:
-        output = model.network(**inputs, output_hidden_states=True)
-        hidden = output.hidden_states
-        if hidden is None or len(hidden) != model.layer_count + 1:
-            found = "no" if hidden is None else len(hidden)
-            raise InputError(f"the network gives {found} hidden states for {model.layer_count} blocks")
+        output, hidden = _with_hidden_states(model, inputs, blocks=list(layers) != [model.layer_count])
         states = [hidden[layer][0].float() for layer in layers]
     found_logits = getattr(output, "logits", None)
     logits = output[0] if found_logits is None else found_logits
@@ -55,3 +51,20 @@ def logit_gap(logits: torch.Tensor, tokens: Sequence[int]) -> float:
     """How far the least of `tokens` is from the best, as a share of the largest |logit|; logits ``[vocabulary]``."""
     least = min(float(logits[token]) for token in tokens)
     return (float(logits.max()) - least) / max(float(logits.abs().max()), 1e-12)
+
+
+def _with_hidden_states(model: Model, inputs: dict[str, Any], *, blocks: bool) -> tuple[Any, Sequence[torch.Tensor]]:
+    """The network's output and its hidden states from the embeddings on, the last one behind the final norm.
+
+    blocks : whether other layers than the last are wanted. Networks such as Mamba leave out the embeddings, begin with
+    the first block and give the last block both before and after the norm.
+    """
+    with model.states([0, 1] if blocks else []) as seen:
+        output = model.network(**inputs, output_hidden_states=True)
+    hidden = output.hidden_states
+    if hidden is None or len(hidden) != model.layer_count + 1:
+        found = "no" if hidden is None else len(hidden)
+        raise InputError(f"the network gives {found} hidden states for {model.layer_count} blocks")
+    if blocks and model.layer_count > 1 and torch.equal(hidden[0], seen[1]) and not torch.equal(hidden[0], seen[0]):
+        return output, [seen[0], *hidden[:-2], hidden[-1]]
+    return output, hidden
