@@ -38,7 +38,7 @@ test: lint
 
 # The long runs over damaged files.
 test-faults: setup
-	DEMUR_FUZZ_CASES=3000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
+	DEMUR_FUZZ_CASES=3000 DEMUR_CRASH_STEP=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
 # Rebuild the bundled models and prompt sets from nothing, two trainings at a time, and measure them.
 TRAINED := build/tiny
