@@ -37,7 +37,7 @@ def harden(
     from demur.studies import harden as run
     from demur.studies.hardening import GUARD_FILE, LOOKS_FILE, STREAMING_FILE, check_choices
 
-    check_choices(rounds, leave_out or [])
+    check_choices(rounds, leave_out or [], by_kind)
     found = run(
         load(model, device=device, dtype=dtype, revision=revision),
         out,

@@ -17,7 +17,7 @@ import numpy as np
 from demur.dynamics import FIELDS, wilson
 from demur.errors import InputError
 from demur.guards import ProbeGuard, StreamingGuard, states_of
-from demur.guards.calibration import warned_already
+from demur.guards.calibration import MINIMUM_CALIBRATION, warned_already
 from demur.hardening import ATTACK_NAMES, WRAPPERS, resembling
 from demur.models import Layer, Model
 from demur.prompts import Prompt
@@ -25,7 +25,7 @@ from demur.recording import Recording, record
 from demur.samplers import Sampler
 from demur.signal import Signal
 from demur.studies.controls import fitting
-from demur.studies.material import PLAIN, ROUNDS, WRAPPED, family_of, kind_of, kinds_left, material
+from demur.studies.material import HELD_OUT, PLAIN, ROUNDS, WRAPPED, family_of, kind_of, kinds_left, material
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ def harden(
     by_kind : set the limit so that its promise holds for every kind of held-out harmless prompts by itself; by
         default for plain ones.
     """
-    kinds = check_choices(rounds, leave_out)
+    kinds = check_choices(rounds, leave_out, by_kind)
     out = Path(out)
     chosen_layers = default_layers(model) if layers is None else layers
     recordings = []
@@ -130,11 +130,18 @@ def harden(
     return found
 
 
-def check_choices(rounds: int, leave_out: Sequence[str]) -> tuple[str, ...]:
-    """The kinds that are left; `InputError` for kinds that are unknown and a number of rounds that is not possible."""
+def check_choices(rounds: int, leave_out: Sequence[str], by_kind: bool = False) -> tuple[str, ...]:
+    """The kinds that are left; `InputError` for kinds that are unknown and rounds that are not possible or too few."""
     if not 1 <= rounds <= ROUNDS:
         raise InputError(f"rounds is {rounds}; expected 1 to {ROUNDS}")
-    return kinds_left(leave_out)
+    kinds = kinds_left(leave_out)
+    fewest = min(count for kind, count in HELD_OUT.items() if kind in (*kinds, WRAPPED))
+    if by_kind and rounds * fewest < MINIMUM_CALIBRATION:
+        raise InputError(
+            f"--by-kind needs {-(-MINIMUM_CALIBRATION // fewest)} rounds, for {MINIMUM_CALIBRATION} held-out prompts "
+            f"of every kind, and rounds is {rounds}; give more, or leave the kinds with few prompts out"
+        )
+    return kinds
 
 
 def default_layers(model: Model) -> tuple[int, ...]:
@@ -181,6 +188,7 @@ def fit_hardened(
     *,
     quantile: float = 0.985,
     by_kind: bool = False,
+    choices: Sequence[float] = CHOICES,
     say: Callable[[str], None] = lambda line: None,
 ) -> Hardened:
     """Guards fitted on the kinds that are left, their limits, and the false positives by kind."""
@@ -189,8 +197,8 @@ def fit_hardened(
     held_out = table["kind"].isin(kinds).to_numpy() & table["held_out"].to_numpy()
     limiting = held_out if by_kind else held_out & (table["kind"] == PLAIN).to_numpy()
     harmful, families = table["harmful"].to_numpy()[used], table["family"].to_numpy(dtype=str)[used]
-    guard = ProbeGuard(quantile, C=CHOICES).fit(found.chosen(used, (0.5, 1.0)), harmful, groups=families)
-    say(f"C = {guard.C_:g} of {', '.join(f'{choice:g}' for choice in CHOICES)}")
+    guard = ProbeGuard(quantile, C=choices).fit(found.chosen(used, (0.5, 1.0)), harmful, groups=families)
+    say(f"C = {guard.C_:g} of {', '.join(f'{choice:g}' for choice in choices)}")
     looks = ProbeGuard(quantile, LOOKS, C=guard.C_).fit(found.chosen(used), harmful, groups=families)
     alpha = max(1 - quantile, 1 / (int(limiting.sum()) + 1))
     stream = StreamingGuard(alpha, side="high")

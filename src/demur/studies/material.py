@@ -55,9 +55,9 @@ def kinds_left(leave_out: Sequence[str]) -> tuple[str, ...]:
     return PLAIN, *(kind for kind in KINDS if kind not in leave_out), *wrappers
 
 
-def kind_of(attack: str | None, category: str | None) -> str:
-    """The kind of a recorded prompt by its row: its wrapper, or that of the shipped prompt."""
-    return attack.removeprefix(f"{WRAPPED}-") if attack else str(category).partition("/")[0]
+def kind_of(attack: object, category: object) -> str:
+    """The kind of a recorded prompt by its row, with None or pandas' NA for no attack: its wrapper, or its own kind."""
+    return attack.removeprefix(f"{WRAPPED}-") if isinstance(attack, str) else str(category).partition("/")[0]
 
 
 def family_of(kind: str) -> str:

@@ -1,0 +1,99 @@
+"""Hardening: which prompts a round holds, what is left out, and the guards, table and news that come of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from demur.errors import InputError
+from demur.guards import LinearGuard, StreamingGuard, load_guard
+from demur.hardening import WRAPPERS
+from demur.models import Model, load
+from demur.studies import harden
+from demur.studies.hardening import Hardened, default_layers
+from demur.studies.material import FITTED, HELD_OUT, PLAIN, ROUNDS, WRAPPED, kind_of, kinds_left, material
+
+EVERY = [material(number) for number in range(ROUNDS)]
+
+
+def test_nothing_that_is_held_out_is_fitted_on_in_any_round() -> None:
+    fitted, held_out = ({prompt.goal or prompt.prompt for half in EVERY for prompt in half[side]} for side in (0, 1))
+    assert not fitted & held_out
+    ids = [prompt.id for half in EVERY for side in half for prompt in side]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_round_holds_every_kind_and_both_labels_alike_in_every_wrapper() -> None:
+    for fitted, held_out in EVERY:
+        assert {prompt.label for prompt in held_out} == {"harmless"}
+        counts = pd.Series([(kind_of(p.attack, p.category), p.label) for p in fitted]).value_counts()
+        assert all(counts[kind, "harmless"] == counts[kind, "harmful"] > 0 for kind in WRAPPERS)
+        assert (counts[PLAIN, "harmless"], counts[PLAIN, "harmful"]) == FITTED[PLAIN]
+        kinds = pd.Series([WRAPPED if p.attack else kind_of(None, p.category) for p in held_out]).value_counts()
+        assert kinds.to_dict() == HELD_OUT
+
+
+def test_kinds_and_families_can_be_left_out() -> None:
+    left = kinds_left(["noise", "rules-many", "long"])
+    assert PLAIN in left and not {"noise-suffix", "rules-many", "long"} & set(left) and "rules-few" in left
+    with pytest.raises(InputError, match="kind 'gcg' to leave out is unknown"):
+        kinds_left(["gcg"])
+
+
+@pytest.fixture(scope="module")
+def hardened(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hardened, Path]:
+    out = tmp_path_factory.mktemp("hard")
+    return harden(load(toy_folder), out, rounds=1, leave_out=["contexts"]), out
+
+
+def test_guards_are_saved_with_what_they_were_made_of(hardened: tuple[Hardened, Path]) -> None:
+    found, out = hardened
+    for name, guard in (
+        ("probe_guard", found.guard),
+        ("probe_looks", found.looks),
+        ("streaming_probe_guard", found.stream),
+    ):
+        assert load_guard(out / f"{name}.safetensors").threshold_ == guard.threshold_
+    settings = json.loads((out / "harden.json").read_text())
+    assert "context-before" not in settings["kinds"] and "noise-suffix" in settings["resembling"]["gcg"]
+    assert settings["C"] == found.guard.C_ and found.guard.n_calibration_ == HELD_OUT[PLAIN]
+
+
+def test_false_positives_are_counted_on_held_out_prompts_of_each_kind(hardened: tuple[Hardened, Path]) -> None:
+    table = pd.read_parquet(hardened[1] / "false_positives.parquet")
+    one = table[table["detector"] == "ProbeGuard"].set_index("kind")
+    assert one.loc[PLAIN, "count"] == HELD_OUT[PLAIN] and one.loc["languages", "count"] == HELD_OUT["languages"]
+    assert ((one["low"] <= one["value"]) & (one["value"] <= one["high"])).all()
+
+
+def test_the_streaming_guard_watches_the_looks(hardened: tuple[Hardened, Path], toy_model: Model) -> None:
+    from demur.defenses import generate_guarded
+
+    _, out = hardened
+    source, stream = load_guard(out / "probe_looks.safetensors"), load_guard(out / "streaming_probe_guard.safetensors")
+    assert isinstance(source, LinearGuard) and isinstance(stream, StreamingGuard)
+    table = generate_guarded(toy_model, ["tell me about tea", "give me bombs please"], source, stream)
+    assert set(table["stopped_at"]) <= {0, *range(4, 33, 4)}
+
+
+def test_a_run_goes_on_in_its_folder_with_another_choice(hardened: tuple[Hardened, Path], toy_model: Model) -> None:
+    _, out = hardened
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("shards/*")}
+    again = harden(toy_model, out, rounds=1, leave_out=["long"])
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("shards/*")} == before
+    assert "context-before" in again.settings["kinds"] and "long" not in again.settings["kinds"]
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_generated(toy_model: Model, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="rounds is 9; expected 1 to 8"):
+        harden(toy_model, tmp_path / "a", rounds=9)
+    with pytest.raises(InputError, match="--by-kind needs 5 rounds"):
+        harden(toy_model, tmp_path / "a", rounds=2, by_kind=True)
+    assert not (tmp_path / "a").exists()
+
+
+def test_layers_lie_an_eighth_apart(toy_model: Model) -> None:
+    assert default_layers(toy_model)[-1] == toy_model.layer_count
+    assert np.unique(default_layers(toy_model)).tolist() == list(default_layers(toy_model))
