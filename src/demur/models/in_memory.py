@@ -69,6 +69,7 @@ def from_network(
         mask_token_id = _mask_id(name, config, tokenizer)
     _require_known(name, "mask_token_id", mask_token_id, network)
     eos = end_tokens(network, tokenizer) if eos_token_ids is None else list(dict.fromkeys(eos_token_ids))
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
     return Model(
         network=network.eval(),
         tokenizer=tokenizer,
@@ -79,7 +80,7 @@ def from_network(
         eos_token_ids=eos,
         pad_token_id=pad_token(network, tokenizer, eos),
         mask_token_id=mask_token_id,
-        context_length=getattr(config.get_text_config(), "max_position_embeddings", None),
+        context_length=context if isinstance(context, int) and context > 0 else None,  # XLNet says -1
         revision=revision,
         sampler_defaults=sampler_defaults or {},
         logits_shifted=logits_shifted,

@@ -121,6 +121,11 @@ def _unpadded(model: Model) -> Way:
         )
     texts = [ids, ids.flip(0)]
     truths = [plain, _plain(model, texts[1])]
+    if not _holds(model, Way(), texts, truths):
+        raise InputError(
+            f"{model.name}: {type(model.network).__name__} gives other states in a batch of rows of one length, or "
+            "with the positions that generate tells it (counted from 0), than alone; its states cannot be recorded"
+        )
     for name in CACHES:
         way = Way(cache=name)
         if _holds(model, way, texts, truths):
