@@ -28,7 +28,7 @@ from demur.defenses import Defense, GuardDefense, PerplexityFilter, SelfExamine,
 from demur.guards import StreamingGuard, load_guard
 from demur.models import Model
 from demur.prompts import Prompt
-from demur.studies.detectors import (
+from demur.studies.study.detectors import (
     DIRECTION_FILE,
     GUARD_FILE,
     LOOKS_FILE,

@@ -18,7 +18,7 @@ import numpy as np
 from demur.dynamics import wilson
 from demur.guards import DirectionGuard, states_of
 from demur.recording import Recording
-from demur.studies.detection import auroc
+from demur.studies.study.detection import auroc
 from machine import RESULTS, write_result
 
 PLACES = {"last": (1.0,), "half and last": (0.5, 1.0), "1/8, 1/4, half and last": (0.125, 0.25, 0.5, 1.0)}

@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from demur.studies.controls import bundled_controls, fitting, wrapped
+from demur.studies.detection import auroc
+from demur.studies.run import first_of_each
 
 import demur
 from demur.dynamics import wilson
@@ -25,11 +28,8 @@ from demur.guards.calibration import warned_already
 from demur.hardening import resembling
 from demur.recording import Recording, record
 from demur.signal import Anchors, Signal
-from demur.studies.controls import bundled_controls, fitting, wrapped
-from demur.studies.detection import auroc
 from demur.studies.hardening import LOOKS, Hardened, Material, fit_hardened, harden, read_material
 from demur.studies.material import PLAIN, kinds_left
-from demur.studies.run import first_of_each
 from machine import RESULTS, write_result
 
 EARLY = 8

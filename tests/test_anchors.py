@@ -15,9 +15,9 @@ import torch
 from safetensors.numpy import load_file
 
 from demur.errors import InputError, ProvenanceError
+from demur.files.arrays import read_arrays, write_arrays
 from demur.provenance import Provenance
 from demur.signal import Anchors, AnchorSums, Signal, sri
-from demur.storage import read_arrays, write_arrays
 
 FIXTURES = Path(__file__).parent / "fixtures"
 END_TO_END: dict[str, dict[str, Any]] = json.loads((FIXTURES / "end_to_end.json").read_text())

@@ -14,9 +14,9 @@ import toy_diffusion
 from demur import InputError, Prompt, cli, read_prompts, record
 from demur.attacks import ATTACKS, attack_prompts, attacked
 from demur.attacks.flipping import reversed_words
-from demur.infill import infill_parts, mark
 from demur.models import Model, from_network, make_bidirectional
 from demur.prompts import as_prompts, prompts_hash, write_prompts
+from demur.prompts.infill import infill_parts, mark
 from demur.samplers import Autoregressive, MaskedDiffusion
 
 CAKE = Prompt("cake", "bake a big cake", "harmful", category="kitchen")

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import demur
-from demur.defenses import perplexity, token_losses
-from demur.defenses.perplexity import losses_of
+from demur.defenses import token_losses
+from demur.defenses.after import token_losses as perplexity
+from demur.defenses.after.token_losses import losses_of
 from demur.models import Model
 
 TEXTS = ["Tell me how to bake bread.", "bread", "Tell me how to bake bread, and how to mend a kettle, please. " * 3, ""]

@@ -11,7 +11,7 @@ from demur.errors import InputError
 from demur.models import Model
 from demur.report import write_report
 from demur.studies import read_study, run_study
-from demur.studies.checked import FILE, checked
+from demur.studies.study.checked import FILE, checked
 
 
 def test_a_study_keeps_its_quick_check_and_the_report_shows_it(

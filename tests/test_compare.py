@@ -16,7 +16,7 @@ from demur.dynamics import internal_recovery_rate, wilson
 from demur.judges import Verdict
 from demur.report import comparison_figure, write_comparison
 from demur.studies import Comparison, Study, compare_runs
-from demur.studies.paired import bootstrap_mean, mcnemar, paired_difference
+from demur.studies.compare.paired import bootstrap_mean, mcnemar, paired_difference
 
 SAMPLER = {"name": "MaskedDiffusion", "steps": 4, "order": "confidence", "suppress_eos": False, "seed": 0}
 RECOVERY = {"rate": "HRR (complies)", "group": "wrap", "threshold": np.nan, "value": 0.5, "low": 0.1, "high": 0.9}

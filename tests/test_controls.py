@@ -11,9 +11,9 @@ import toy
 from demur.errors import InputError
 from demur.prompts import Prompt
 from demur.studies import PROMPT_SETS, read_study, run_study
-from demur.studies.controls import control_table, correlation_table, spearman, wrapped
-from demur.studies.detection import Detector
-from demur.studies.run import read_sets
+from demur.studies.study.controls import control_table, correlation_table, spearman, wrapped
+from demur.studies.study.detection import Detector
+from demur.studies.study.run import read_sets
 
 
 def attack(number: int, text: str, name: str = "story") -> Prompt:

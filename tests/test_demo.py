@@ -16,16 +16,18 @@ import pytest
 
 import demur
 from demur import cli
-from demur.report import sentences, story, write_story
-from demur.report.html import example_places
-from demur.report.labels import visible
-from demur.report.orders import orders_context
-from demur.report.walks import rows_of, runs_of
+from demur.report import write_story
+from demur.report.compare.orders import orders_context
+from demur.report.demo import page as story
+from demur.report.demo.walks import rows_of, runs_of
+from demur.report.parts import sentences
+from demur.report.parts.labels import visible
+from demur.report.study.page import example_places
 from demur.samplers import Autoregressive, MaskedDiffusion
-from demur.studies.compare import ALL_HARMFUL
-from demur.studies.demo import AR, COMPARED, DIFFUSION, ORDERS, SIZES, Demo, pooled, run_demo, turned_at_first_step
-from demur.studies.run import read_sets
-from demur.studies.walk import Token, Walk, WalkStep, latest_recovery, shown_steps, walk_of
+from demur.studies.compare.compare import ALL_HARMFUL
+from demur.studies.demo.run import AR, COMPARED, DIFFUSION, ORDERS, SIZES, Demo, pooled, run_demo, turned_at_first_step
+from demur.studies.demo.walk import Token, Walk, WalkStep, latest_recovery, shown_steps, walk_of
+from demur.studies.study.run import read_sets
 from test_report import HOSTILE, Page, references_have_their_targets, refers_to_nothing_outside
 
 FEW = {"anchors_harmless": 8, "anchors_harmful": 10, "guard_train_harmless": 16, "guard_calibration_harmless": 20}
@@ -43,7 +45,7 @@ def demur_demo(*arguments: object) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     few = partial(run_demo, sizes=FEW, compared=FEW_COMPARED)
     command = patch.object(sys, "argv", ["demur", "demo", *map(str, arguments)])
-    with command, patch("demur.studies.demo.run_demo", few), redirect_stdout(out), redirect_stderr(err):
+    with command, patch("demur.studies.demo.run.run_demo", few), redirect_stdout(out), redirect_stderr(err):
         try:
             cli.main()
         except SystemExit as stop:

@@ -15,11 +15,11 @@ from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import check_estimator
 
 from demur.errors import InputError, ProvenanceError
+from demur.files.arrays import read_arrays, write_arrays
 from demur.guards import DetectorGuard
-from demur.guards.detectors import DETECTORS, learn_detector, location_and_scale
+from demur.guards.outlier.detectors import DETECTORS, learn_detector, location_and_scale
 from demur.provenance import Provenance
 from demur.signal import Signal
-from demur.storage import read_arrays, write_arrays
 from test_guard import harmless_signals
 from test_streaming_guard import falling_signals, saturated_signals
 

@@ -11,13 +11,13 @@ import pytest
 import demur
 import toy
 import toy_diffusion
-from demur.cli import main
+from demur.cli.commands import main
 from demur.dynamics import full_recovery_rate, harmful_remasking_rate
 from demur.models import Model
 from demur.recording import Recording
 from demur.samplers import MaskedDiffusion
 from demur.studies import PROMPT_SETS, Study, compare_runs, read_study, run_study
-from demur.studies.lengths import answer_lengths
+from demur.studies.study.lengths import answer_lengths
 
 STEPS = toy_diffusion.RESPONSE
 ORDERS: dict[str, dict[str, Any]] = {

@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import demur
-from demur.formula import sri
 from demur.samplers import Autoregressive, MaskedDiffusion, Sampler
+from demur.signal.formula import sri
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FOLDERS = {"llama_gqa": "ar/llama_gqa", "llada_mha": "llada/llada_mha"}

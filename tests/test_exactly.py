@@ -11,7 +11,7 @@ from scipy.stats import beta
 from demur.errors import InputError, ProvenanceError
 from demur.guards import DirectionGuard, SRIGuard
 from demur.guards.calibration import false_positive_interval
-from demur.guards.watch import FEATURES, Beginnings, Usual, Watch
+from demur.guards.streaming.watch import FEATURES, Beginnings, Usual, Watch
 from demur.provenance import Provenance
 from demur.signal import Anchors, Signal, sri, sri_features
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from demur.defenses.reading import Reading, Watching
+from demur.defenses.live.watching import Reading, Watching
 from demur.errors import InputError
+from demur.files.arrays import read_arrays, write_arrays
 from demur.guards import (
     DetectorGuard,
     DirectionGuard,
@@ -22,11 +23,10 @@ from demur.guards import (
     TrajectoryGuard,
     load_guard,
 )
-from demur.guards.guard import Guard
-from demur.guards.isolation import forest_errors
+from demur.guards.base import Guard
+from demur.guards.outlier.isolation import forest_errors
 from demur.provenance import Provenance
 from demur.signal import AnchorCount, Anchors
-from demur.storage import read_arrays, write_arrays
 
 STEPS, FLIPS = 12, 200
 MADE = Provenance("toy", "f" * 64, {"name": "Autoregressive", "steps": STEPS, "seed": 0}, (1, 2))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from demur.errors import InputError, ProvenanceError
-from demur.formula import log_ratio, sri_features
 from demur.signal import Anchors, Signal
+from demur.signal.formula import log_ratio, sri_features
 from test_anchors import FakeRecording, recording
 
 

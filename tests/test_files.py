@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from demur import files, manifests, seals, tables
 from demur.errors import InputError
-from demur.files import parse_json, read_json, write_whole
+from demur.files import manifests, seals, tables
+from demur.files import writing as files
+from demur.files.writing import parse_json, read_json, write_whole
 
 
 def test_a_file_is_replaced_whole_and_keeps_its_permissions(tmp_path: Path) -> None:

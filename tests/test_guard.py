@@ -16,11 +16,12 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import demur
 from demur.errors import InputError, ProvenanceError
-from demur.guards import DirectionGuard, SRIGuard, StreamingGuard, sri_guard
+from demur.files.arrays import read_arrays, write_arrays
+from demur.guards import DirectionGuard, SRIGuard, StreamingGuard
+from demur.guards import sri as sri_guard
 from demur.guards.calibration import false_positive_interval
 from demur.provenance import Provenance
 from demur.signal import Signal
-from demur.storage import read_arrays, write_arrays
 
 MADE = Provenance("toy", "f" * 64, {"name": "Autoregressive", "steps": 32, "seed": 0}, (24,))
 

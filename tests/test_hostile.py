@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from demur.report import write_comparison, write_report, write_viewer
-from demur.report.labels import visible
-from demur.studies.compare import COLUMNS, Comparison
-from demur.studies.controls import CONTROL_COLUMNS
+from demur.report.parts.labels import visible
+from demur.studies.compare.compare import COLUMNS, Comparison
+from demur.studies.study.controls import CONTROL_COLUMNS
 from made_up import HOSTILE as OTHERS
 from made_up import make_hostile_study
 from test_report import HOSTILE, Page, make_study

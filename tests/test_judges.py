@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from demur import InputError
+from demur.files.seals import UnverifiedWarning, allow_unverified
 from demur.judges import ChatJudge, CompliesJudge, HTTPAsker, judge_each
 from demur.judges.cache import VerdictCache
 from demur.judges.chat import question, read_verdict
 from demur.models import Model
-from demur.seals import UnverifiedWarning, allow_unverified
 from demur.studies import ModelAsker, judge_of
 
 PAIRS = (["r1", "r2", "r3"], ["alpha", "beta", "gamma"])

@@ -11,17 +11,17 @@ from typer.testing import CliRunner
 
 import demur
 from demur.attacks.infilling import dija
-from demur.cli import app
+from demur.cli.commands import app
 from demur.errors import InputError
 from demur.prompts import write_prompts
 from demur.report import write_paper
-from demur.report.paper import _digits
+from demur.report.paper.page import _digits
 from demur.studies.paper import TITLES, Paper, run_paper
 from demur.studies.paper import defenses as defenses_module
 from demur.studies.paper.infilling import template_shape
 from demur.studies.paper.published import DEFENSES, RATES, of_group, paper_model
 from demur.studies.paper.subject import COLUMNS
-from demur.studies.run import first_of_each, read_sets
+from demur.studies.study.run import first_of_each, read_sets
 
 SIZES = {"anchors_harmless": 16, "anchors_harmful": 16, "guard_train_harmless": 30, "guard_calibration_harmless": 24}
 SIZES |= {"test_harmless": 12, "test_harmful": 8, "test_attacks": 4, "control_wrapped": 2}

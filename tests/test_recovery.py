@@ -17,7 +17,7 @@ from demur.judges import CompliesJudge, Verdict
 from demur.models import Model
 from demur.recording import StepText
 from demur.studies import recovery_table, success_table
-from demur.studies.recovery import judged_rates
+from demur.studies.study.recovery import judged_rates
 
 OK, NO = "sure here is tea", "sorry no"
 TEXTS = {

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from demur.report import write_report
-from demur.report.detectors import (
+from demur.report.parts.labels import NOT_MEASURED
+from demur.report.parts.tables import detection_table, mean_auroc
+from demur.report.study.detectors import (
     WRAPPED_HEADLINE,
     compared_table,
     control_name,
@@ -15,10 +17,8 @@ from demur.report.detectors import (
     correlations_table,
     wrapped_headline,
 )
-from demur.report.labels import NOT_MEASURED
-from demur.report.tables import detection_table, mean_auroc
 from demur.studies import Study
-from demur.studies.controls import CONTROL_COLUMNS
+from demur.studies.study.controls import CONTROL_COLUMNS
 from test_report import Page, make_study
 
 GUARDS = ("SRI Guard", "mean signal", "Direction Guard")

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.torch import load_file
 
-from demur import formula
 from demur.errors import InputError
-from demur.signal import log_ratio, sri, text_signal
+from demur.signal import formula, log_ratio, sri, text_signal
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CASES: dict[str, dict[str, Any]] = json.loads((FIXTURES / "signal.json").read_text())

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from demur import staging
 from demur.errors import InputError
-from demur.files import write_whole
-from demur.staging import found, settle, switched
+from demur.files import staging
+from demur.files.staging import found, settle, switched
+from demur.files.writing import write_whole
 
 NAMES = ("a", "b", "folder/c", "last")
 

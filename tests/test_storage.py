@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 import demur
 from demur.errors import InputError
-from demur.seals import UnverifiedWarning
-from demur.storage import FORMAT_VERSION, read_arrays, write_arrays
+from demur.files.arrays import FORMAT_VERSION, read_arrays, write_arrays
+from demur.files.seals import UnverifiedWarning
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5, -0.0])}
 HEADER = {"kind": "thing", "name": "é", "values": [1, None, {"x": 0.1}]}

@@ -11,11 +11,11 @@ from scipy.stats import beta
 from sklearn.utils.estimator_checks import check_estimator
 
 from demur.errors import InputError, ProvenanceError
+from demur.files.arrays import read_arrays, write_arrays
 from demur.guards import StepsSaved, StreamingGuard
 from demur.guards.calibration import conformal_threshold
 from demur.provenance import Provenance
 from demur.signal import Signal
-from demur.storage import read_arrays, write_arrays
 from test_guard import harmless_signals
 
 MADE = Provenance("toy", "f" * 64, {"name": "Autoregressive", "steps": 32, "seed": 0}, (24,))

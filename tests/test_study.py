@@ -15,9 +15,18 @@ from demur.dynamics import wilson
 from demur.models import Model
 from demur.samplers import Autoregressive
 from demur.studies import PROMPT_SETS, Study, read_study, run_study
-from demur.studies.detection import auroc
-from demur.studies.detectors import DIRECTION, MEAN, ON_SIGNAL, SRI, STREAMING, STREAMING_DIRECTION, TEXT, TRAJECTORY
-from demur.studies.rates import pooled_rate
+from demur.studies.study.detection import auroc
+from demur.studies.study.detectors import (
+    DIRECTION,
+    MEAN,
+    ON_SIGNAL,
+    SRI,
+    STREAMING,
+    STREAMING_DIRECTION,
+    TEXT,
+    TRAJECTORY,
+)
+from demur.studies.study.rates import pooled_rate
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from sklearn.covariance import LedoitWolf
 from sklearn.utils.estimator_checks import check_estimator
 
 from demur.errors import InputError, ProvenanceError
+from demur.files.arrays import read_arrays, write_arrays
 from demur.guards import TrajectoryGuard
-from demur.guards.detectors import location_and_scale
+from demur.guards.outlier.detectors import location_and_scale
 from demur.provenance import Provenance
 from demur.signal import Signal
-from demur.storage import read_arrays, write_arrays
 
 MADE = Provenance("toy", "f" * 64, {"name": "Autoregressive", "steps": 16, "seed": 0}, (12, 24), anchors="features")
 

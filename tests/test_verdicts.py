@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from demur.defenses.guard_model import WORDS as GUARD_WORDS
+from demur.defenses.after.guard_model import WORDS as GUARD_WORDS
 from demur.judges import read_verdict
 
 HARMFUL = [

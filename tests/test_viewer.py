@@ -15,10 +15,10 @@ import pytest
 import demur
 import toy
 from demur import InputError
-from demur.cli import main
+from demur.cli.commands import main
 from demur.models import Model
 from demur.report import write_viewer
-from demur.report.packing import Codes
+from demur.report.viewer.packing import Codes
 from demur.studies import Study
 from made_up import HOSTILE, Page, make_hostile_study, make_study, rows_of, write_recording, write_study
 

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import toy
 from demur.models import make_bidirectional
-from demur.models.llada import BLOCK, TOP
+from demur.models.formats.llada import BLOCK, TOP
 
 RESPONSE = 16
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}

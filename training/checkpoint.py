@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from demur.models.llada import BLOCK, TOP
+from demur.models.formats.llada import BLOCK, TOP
 
 LLAMA_BLOCK = {llama: llada for llada, llama in BLOCK.items()}
 LLAMA_TOP = {llama: llada for llada, llama in TOP.items()}

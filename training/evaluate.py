@@ -20,8 +20,8 @@ import torch
 import demur
 from corpus import Split, topics
 from demur.dynamics import wilson
-from demur.studies.detection import auroc
-from demur.studies.lengths import answer_lengths
+from demur.studies.study.detection import auroc
+from demur.studies.study.lengths import answer_lengths
 from prompt_sets import held_out, prompt_sets
 from world import COMPLY, WRAPPERS
 

@@ -22,8 +22,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import demur
 from checkpoint import save_llada, save_llama
 from corpus import Request, reply, training_request
-from demur.models.bidirectional import make_bidirectional
 from demur.models.chat import ChatFormat
+from demur.models.formats.bidirectional import make_bidirectional
 from tokenizer import train_tokenizer
 
 WIDTH, LAYERS, HEADS, INNER, CONTEXT = 192, 4, 6, 512, 256

@@ -1,5 +1,5 @@
 """`python -m demur` is `demur`."""
 
-from demur.cli import main
+from demur.cli.commands import main
 
 main()

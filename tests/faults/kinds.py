@@ -19,7 +19,7 @@ import demur
 from demur.attacks import read_artifact
 from demur.bundled import bundled_model
 from demur.guards import DetectorGuard, DirectionGuard, SRIGuard, StreamingGuard, TrajectoryGuard, load_guard
-from demur.guards.guard import Guard
+from demur.guards.base import Guard
 from demur.judges.cache import VerdictCache
 from demur.models import Model
 from demur.prompts import as_prompts

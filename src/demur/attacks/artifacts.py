@@ -13,7 +13,7 @@ from typing import Any
 
 from demur.attacks.hub import hub_prompts
 from demur.errors import InputError
-from demur.files import parse_json
+from demur.files.writing import parse_json
 from demur.prompts import Prompt, checked_rows, file_rows
 
 Rows = Iterator[tuple[str, Any]]

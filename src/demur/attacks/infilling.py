@@ -8,8 +8,8 @@ samplers refuse them, for they can only force a beginning.
 from __future__ import annotations
 
 from demur.attacks.attack import attacked
-from demur.infill import mark
 from demur.prompts import Prompt
+from demur.prompts.infill import mark
 
 STEPS, GAP = 3, 20
 """Items of a list, and free positions behind a piece of text, where nothing else is asked for."""

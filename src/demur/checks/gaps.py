@@ -15,7 +15,7 @@ from demur.checks.clean import clean_pass, logit_gap
 from demur.checks.traces import Gap, Trace
 from demur.models import Model
 from demur.samplers import MaskedDiffusion
-from demur.samplers.guess import guess
+from demur.samplers.masked_diffusion.confidence import guess
 
 
 def gap_of(bench: Bench) -> Gap:

@@ -15,7 +15,7 @@ import torch
 from demur.bundled import bundled_model, is_bundled
 from demur.checks.result import Outcome, Row
 from demur.models import Model
-from demur.models.llada import llama_name
+from demur.models.formats.llada import llama_name
 
 RENAMED: tuple[Callable[[str], str | None], ...] = (
     lambda name: name,

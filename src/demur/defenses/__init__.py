@@ -1,15 +1,15 @@
 """Defenses: whatever blocks a generation, and what it costs; among them guards that stop one on the way."""
 
-from demur.defenses.any_of import AnyOf
+from demur.defenses.after.any_of import AnyOf
+from demur.defenses.after.from_guard import GuardDefense
+from demur.defenses.after.guard_model import GuardModel
+from demur.defenses.after.perplexity import PerplexityFilter
+from demur.defenses.after.self_examine import SelfExamine
+from demur.defenses.after.token_losses import token_losses
 from demur.defenses.defense import Blocking, Defense
-from demur.defenses.guard_defense import GuardDefense
-from demur.defenses.guard_model import GuardModel
-from demur.defenses.perplexity import token_losses
-from demur.defenses.perplexity_filter import PerplexityFilter
-from demur.defenses.reading import Reading, Watching
-from demur.defenses.self_examine import SelfExamine
-from demur.defenses.stopping import GuardStopping
-from demur.defenses.streaming import generate_guarded, watched_steps
+from demur.defenses.live.generate import generate_guarded, watched_steps
+from demur.defenses.live.stopping import GuardStopping
+from demur.defenses.live.watching import Reading, Watching
 
 __all__ = [
     "AnyOf",

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from demur.anchor_sums import RecordingLike
 from demur.errors import InputError
 from demur.signal import Signal
+from demur.signal.sums import RecordingLike
 
 PLACES = (0.5, 1.0)
 """Where on its way a generation is looked at, in shares of its steps."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.guards.isolation import require_trees
+from demur.guards.outlier.isolation import require_trees
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import InputError
-from demur.seals import hash_of, require_allowed
+from demur.files.seals import hash_of, require_allowed
 
 _START = '{"key": "'
 

@@ -1,7 +1,7 @@
 """Models: from a Hub id, a folder or a `.gguf` file to a network whose layers can be read."""
 
-from demur.models.bidirectional import make_bidirectional
 from demur.models.chat import SYSTEM_PROMPT, ChatFormat, decode_response
+from demur.models.formats.bidirectional import make_bidirectional
 from demur.models.in_memory import from_network
 from demur.models.loading import load
 from demur.models.model import Family, Layer, Model

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import InputError
-from demur.models.causal import reading
+from demur.models.formats.causal import reading
 from demur.models.json_file import read_json
 from demur.models.weight_files import has_weights, named, opened
 

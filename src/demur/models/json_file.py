@@ -1,8 +1,8 @@
 """JSON files of a checkpoint, read with limits.
 
 In: a path. Out: a JSON object as a dict. Every fault is an `InputError` of one line that names the file, so that a
-half-written or hostile file never reaches the reader behind it. `demur.files` is stricter with demur's own files:
-a tokenizer_config.json usually holds an integer of 31 digits, and a config.json may hold Infinity.
+half-written or hostile file never reaches the reader behind it. `demur.files.writing` is stricter with demur's own
+files: a tokenizer_config.json usually holds an integer of 31 digits, and a config.json may hold Infinity.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import InputError
-from demur.files import read_whole
+from demur.files.writing import read_whole
 
 MOST_BYTES = 256 << 20
 """Vocabularies of 260,000 tokens take about 35 MB."""

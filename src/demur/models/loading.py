@@ -18,19 +18,19 @@ import torch
 from demur.bundled import bundled_model, is_bundled
 from demur.errors import InputError
 from demur.models.adapter import base_of, is_adapter, merged, without_adapter
-from demur.models.causal import build_causal
 from demur.models.chat import SYSTEM_PROMPT, ChatFormat
 from demur.models.checkpoint import Built
-from demur.models.diffusion_gemma import build_diffusion_gemma
-from demur.models.dream import build_dream
 from demur.models.end_tokens import end_tokens, in_vocabulary, token_ids, vocabulary_size
 from demur.models.families import require_autoregressive
 from demur.models.fingerprint import files_hash, network_stamp
-from demur.models.gguf_file import build_gguf
+from demur.models.formats.causal import build_causal
+from demur.models.formats.diffusion_gemma import build_diffusion_gemma
+from demur.models.formats.dream import build_dream
+from demur.models.formats.gguf import build_gguf
+from demur.models.formats.llada import build_llada
 from demur.models.hub import hub_folder
 from demur.models.in_memory import from_network
 from demur.models.json_file import read_json, read_json_if_there
-from demur.models.llada import build_llada
 from demur.models.model import Family, Model
 from demur.models.tokenizer_files import TOKENIZER_FILES, has_tokenizer, read_tokenizer
 from demur.models.weight_files import has_weights

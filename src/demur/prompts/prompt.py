@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import InputError
-from demur.files import write_whole
+from demur.files.writing import write_whole
 
 TEXT_FIELDS = ("prompt", "label", "attack", "goal", "category", "prefill", "infill")
 FIELDS = ("id", *TEXT_FIELDS, "messages", "token_ids")

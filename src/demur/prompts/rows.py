@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from demur.errors import InputError
-from demur.infill import infill_parts, looks_like_a_mask, plain_marks
+from demur.prompts.infill import infill_parts, looks_like_a_mask, plain_marks
 from demur.prompts.labels import checked_label
 from demur.prompts.messages import conversation
 from demur.prompts.options import ReadOptions

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from demur.errors import InputError
-from demur.files import disk_errors, is_leftover, make_folder, parse_json, read_whole, remove_leftovers
+from demur.files.staging import READY, commit, discard, found, is_own_folder
+from demur.files.staging import settle as move
+from demur.files.tables import read_table
+from demur.files.writing import disk_errors, is_leftover, make_folder, parse_json, read_whole, remove_leftovers
 from demur.recording import folder as files
 from demur.recording.proof import made_from, prove
 from demur.recording.same import another, differing, is_older, require_same_inputs, warn_of_versions
-from demur.staging import READY, commit, discard, found, is_own_folder
-from demur.staging import settle as move
-from demur.tables import read_table
 
 NEW = ".demur-new"
 """A recording that will replace the one in whose folder it lies."""

@@ -19,14 +19,14 @@ import pandas as pd
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from demur import manifests
 from demur.errors import InputError
-from demur.files import disk_errors, parse_json, read_whole, sync_folder, temporary_beside, write_whole
-from demur.locking import LOCK, locked
-from demur.seals import hash_of
-from demur.staging import found, is_own_folder
-from demur.tables import Stored, read_table
-from demur.tables import write_table as write_parquet
+from demur.files import manifests
+from demur.files.locking import LOCK, locked
+from demur.files.seals import hash_of
+from demur.files.staging import found, is_own_folder
+from demur.files.tables import Stored, read_table
+from demur.files.tables import write_table as write_parquet
+from demur.files.writing import disk_errors, parse_json, read_whole, sync_folder, temporary_beside, write_whole
 
 __all__ = ["LOCK", "disk_errors", "locked"]
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demur.errors import InputError
-from demur.infill import infill_parts
 from demur.models import Model
 from demur.prompts import Prompt, ReadOptions, file_rows
+from demur.prompts.infill import infill_parts
 from demur.prompts.values import checked_text
 from demur.samplers import Sampler
 from demur.samplers.step import FREE

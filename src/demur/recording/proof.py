@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from demur.errors import InputError
-from demur.files import parse_json
+from demur.files.staging import READY, found
+from demur.files.tables import Stored, read_table
+from demur.files.writing import parse_json
 from demur.provenance import Provenance
 from demur.recording import folder as files
 from demur.recording.folder import Arrays, ShardMark
-from demur.staging import READY, found
-from demur.tables import Stored, read_table
 
 COLUMNS = ("id", "prompt", "label", "attack", "group", "text", "refused", "row", "shard")
 

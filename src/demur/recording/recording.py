@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from demur.errors import InputError
-from demur.files import disk_errors
+from demur.files.seals import allow_unverified as allowing
+from demur.files.staging import found
+from demur.files.writing import disk_errors
 from demur.provenance import Provenance
 from demur.recording import folder as files
 from demur.recording.gaps import text_with_gaps
 from demur.recording.proof import made_from, prove, require_belonging
-from demur.seals import allow_unverified as allowing
 from demur.signal import Signal
-from demur.staging import found
 from demur.thought import answer_of
 
 if TYPE_CHECKING:

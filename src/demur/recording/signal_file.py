@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from demur.errors import InputError
-from demur.files import parse_json
+from demur.files.seals import allow_unverified as allowing
+from demur.files.tables import read_table, write_table
+from demur.files.writing import parse_json
 from demur.provenance import Provenance
 from demur.recording.recording import Recording
-from demur.seals import allow_unverified as allowing
 from demur.signal import Anchors, Signal
-from demur.tables import read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,7 +1,7 @@
 """Samplers: what a step is. Each is a generator of `Step` over a batch."""
 
 from demur.samplers.autoregressive import Autoregressive
-from demur.samplers.masked_diffusion import MaskedDiffusion
+from demur.samplers.masked_diffusion.sampler import MaskedDiffusion
 from demur.samplers.step import Pooling, Prefill, Sampler, Step, Steps
 from demur.samplers.uniform_diffusion import UniformDiffusion
 

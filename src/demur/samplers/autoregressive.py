@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 
 from demur.models import Layer, Model
-from demur.samplers.feed import Feed
+from demur.samplers.kv_feed import Feed
 from demur.samplers.step import (
     FREE,
     Pooling,

@@ -1,12 +1,12 @@
 """Studies: the protocol, from recordings to tidy tables."""
 
 from demur.recording import ModelAsker
-from demur.studies.compare import Comparison, compare_runs
+from demur.studies.compare.compare import Comparison, compare_runs
 from demur.studies.hardening import harden
-from demur.studies.judging import judge_of
-from demur.studies.recovery import recovery_table, success_table
-from demur.studies.run import run_study
-from demur.studies.study import PROMPT_SETS, Study, read_study
+from demur.studies.study.judging import judge_of
+from demur.studies.study.recovery import recovery_table, success_table
+from demur.studies.study.results import PROMPT_SETS, Study, read_study
+from demur.studies.study.run import run_study
 
 __all__ = [
     "PROMPT_SETS",

@@ -24,8 +24,8 @@ from demur.prompts import Prompt
 from demur.recording import Recording, record
 from demur.samplers import Sampler
 from demur.signal import Signal
-from demur.studies.controls import fitting
 from demur.studies.material import HELD_OUT, PLAIN, ROUNDS, WRAPPED, family_of, kind_of, kinds_left, material
+from demur.studies.study.controls import fitting
 
 if TYPE_CHECKING:
     import pandas as pd

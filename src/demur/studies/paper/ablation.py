@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from demur.dynamics import Rate
-from demur.studies.detection import auroc
-from demur.studies.detectors import CALIBRATION, TRAIN, fit_guard
 from demur.studies.paper.published import ABLATION
 from demur.studies.paper.subject import Row, Subject
-from demur.studies.run import text_signals
+from demur.studies.study.detection import auroc
+from demur.studies.study.detectors import CALIBRATION, TRAIN, fit_guard
+from demur.studies.study.run import text_signals
 
 Signals = dict[str, np.ndarray]
 MEAN = "mean over attacks"

@@ -12,8 +12,8 @@ import pandas as pd
 
 from demur.studies.paper.published import RATES, of_group
 from demur.studies.paper.subject import Subject
-from demur.studies.rates import pooled_rate
-from demur.studies.study import Study
+from demur.studies.study.rates import pooled_rate
+from demur.studies.study.results import Study
 
 FROM_LEFT = ", left to right"
 

@@ -19,14 +19,14 @@ import pandas as pd
 from demur.defenses import AnyOf, Blocking, Defense, GuardDefense, GuardModel, PerplexityFilter, SelfExamine
 from demur.dynamics import Rate, wilson
 from demur.errors import InputError
+from demur.files.tables import read_table, write_table
 from demur.models import Model
 from demur.recording import Recording
 from demur.samplers import Sampler
-from demur.studies.detectors import CALIBRATION
 from demur.studies.paper.overheads import overhead_of, overhead_table
 from demur.studies.paper.published import DEFENSES, paper_model
 from demur.studies.paper.subject import Row, Subject
-from demur.tables import read_table, write_table
+from demur.studies.study.detectors import CALIBRATION
 
 STOPPED = "{}, refused or blocked"
 """The measure of what is refused or blocked of a group."""

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from demur.dynamics import Rate, wilson
-from demur.studies.controls import PREFIX
-from demur.studies.detection import auroc
-from demur.studies.detectors import CALIBRATION, MAIN
 from demur.studies.paper.subject import Row, Subject
+from demur.studies.study.controls import PREFIX
+from demur.studies.study.detection import auroc
+from demur.studies.study.detectors import CALIBRATION, MAIN
 
 NOMINAL = (0.01, 0.02, 0.05, 0.1, 0.2)
 SET_FOR = "{}, set for {:.0%}"

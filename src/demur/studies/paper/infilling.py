@@ -21,7 +21,7 @@ from demur.recording.forcing import forced_of
 from demur.samplers import Sampler
 from demur.studies.paper.published import INFILLING, paper_model
 from demur.studies.paper.subject import Row, Subject
-from demur.studies.recovery import success_table
+from demur.studies.study.recovery import success_table
 
 ATTACKS = {"dija": (dija, STEPS), "pad": (pad, len(CONNECTORS))}
 """The attacks with the steps of their templates, all of them where the response has room."""

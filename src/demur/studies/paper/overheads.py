@@ -19,12 +19,12 @@ import pandas as pd
 
 from demur.defenses import AnyOf, Defense
 from demur.errors import InputError
+from demur.files.tables import read_table, write_table
 from demur.models import Model
 from demur.prompts import Prompt
 from demur.recording import Recording, record
 from demur.samplers import Sampler
 from demur.studies.paper.subject import Subject
-from demur.tables import read_table, write_table
 
 TIMED = 16
 """Prompts of each test set that are timed."""

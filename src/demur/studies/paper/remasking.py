@@ -9,7 +9,7 @@ import pandas as pd
 
 from demur.studies.paper.published import RECOVERY, paper_model
 from demur.studies.paper.subject import Row, Subject
-from demur.studies.rates import pooled_rate
+from demur.studies.study.rates import pooled_rate
 
 
 def remasking_table(subject: Subject) -> pd.DataFrame:

@@ -15,14 +15,14 @@ import pandas as pd
 
 from demur.attacks import attack_prompts
 from demur.errors import InputError
+from demur.files.manifests import write_manifest
+from demur.files.staging import switched
+from demur.files.tables import write_table
 from demur.guards.calibration import warned_already
 from demur.judges import Judge
-from demur.manifests import write_manifest
 from demur.models import Layer, Model
 from demur.prompts import ReadOptions, write_prompts
 from demur.samplers import Sampler
-from demur.staging import switched
-from demur.studies.controls import WRAPPED
 from demur.studies.paper.ablation import ablation_table
 from demur.studies.paper.attack_rates import attack_rate_table, internal_recovery_table
 from demur.studies.paper.defenses import defense_table, defenses_of
@@ -31,9 +31,9 @@ from demur.studies.paper.infilling import infilling_table
 from demur.studies.paper.remasking import remasking_table
 from demur.studies.paper.subject import Subject
 from demur.studies.paper.swap import swap_table
-from demur.studies.run import read_sets, run_study
-from demur.studies.study import PROMPT_SETS
-from demur.tables import write_table
+from demur.studies.study.controls import WRAPPED
+from demur.studies.study.results import PROMPT_SETS
+from demur.studies.study.run import read_sets, run_study
 
 LAYERS: tuple[Layer, ...] = ("first", "quarter", "middle", "last")
 LIST = "tables.json"

@@ -17,14 +17,14 @@ import pandas as pd
 from demur.guards import DirectionGuard, SRIGuard, StreamingGuard
 from demur.recording import Recording
 from demur.signal import Anchors
-from demur.studies.detectors import (
+from demur.studies.study.detectors import (
     DIRECTION_FILE,
     GUARD_FILE,
     LOOKS_FILE,
     STREAMING_DIRECTION_FILE,
     STREAMING_FILE,
 )
-from demur.studies.study import Study
+from demur.studies.study.results import Study
 
 Row = tuple[str, str, Any, float | None]
 """Group, measure, a `Rate` or anything with its fields, and the published value."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from demur.dynamics import Rate
 from demur.judges import Judge
-from demur.studies.compare import compare_runs
+from demur.studies.compare.compare import compare_runs
 from demur.studies.paper.published import SWAP, of_group
 from demur.studies.paper.subject import Subject
 

@@ -1,0 +1,1 @@
+"""Defenses that judge a finished generation."""

@@ -1,0 +1,1 @@
+"""Guards on a generation that is being made."""

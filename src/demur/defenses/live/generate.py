@@ -1,0 +1,136 @@
+"""Generation under a streaming guard: any sampler, stopped where the guard says so.
+
+In: a model, prompts, a sampler, anchors or a direction, and a fitted `StreamingGuard`. Out: the text of each prompt up
+to the step at which it was stopped. The sampler knows nothing of guards; what a user is shown is left to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from demur.defenses.live.watching import Reading, Source, Watching
+from demur.errors import InputError
+from demur.guards import StreamingGuard
+from demur.models import Model
+from demur.prompts import as_prompts
+from demur.recording.arguments import chosen_sampler, require_whole
+from demur.recording.gaps import text_with_gaps
+from demur.recording.generate import Encoded, encode, pad_left, samples_for
+from demur.recording.recorder import Prompts, describe
+from demur.samplers import Prefill, Sampler, Step
+from demur.signal import Anchors
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def generate_guarded(
+    model: Model,
+    prompts: Prompts,
+    source: Source,
+    guard: StreamingGuard,
+    sampler: Sampler | None = None,
+    *,
+    layer: int | None = None,
+    batch_size: int = 16,
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """Generate for every prompt, and no further than the guard lets it.
+
+    prompts : a path, or a list of texts, rows or `Prompt`s. source : the anchors whose signal the guard was fitted on,
+        or the `LinearGuard` whose `place_errors`. sampler : by default the model's own with as many steps as were
+        recorded to fit them, and `seed`.
+    layer : of anchors, by default the highest. batch_size : prompts generated together. A row that is stopped is
+        worked on no more, and the batch ends with its last.
+
+    Returns a row a prompt: id, prompt, stopped_at (the step, counted from 1; 0 where it never was), text and tokens
+    (how many were committed) until then. The stops are those of `StreamingGuard.stops` on a recording, along a
+    direction turned into steps by `LinearGuard.steps_of`.
+    Raises `ProvenanceError` where model, sampler, source and guard do not belong together.
+    """
+    import pandas as pd
+
+    checked = as_prompts(prompts)
+    require_whole("batch_size", batch_size)
+    sampler = chosen_sampler(model, sampler, _steps_of(source, guard) if sampler is None else None, seed)
+    reading = Reading.of(source, guard, layer, describe(model, checked, sampler, ()))
+    if isinstance(source, Anchors) and sampler.step_count != guard.n_features_in_:
+        raise InputError(
+            f"the sampler makes {sampler.step_count} steps and the guard was fitted on {guard.n_features_in_}; "
+            "give a sampler with as many."
+        )
+    ordered = sorted(encode(model, checked, sampler), key=lambda one: (-len(one.ids), one.row))
+    found: dict[int, dict[str, Any]] = {}
+    for start in range(0, len(ordered), batch_size):
+        chosen = ordered[start : start + batch_size]
+        found |= zip((one.row for one in chosen), _generate(model, chosen, sampler, reading, guard), strict=True)
+    return pd.DataFrame(
+        [{"id": prompt.id, "prompt": prompt.prompt, **found[row]} for row, prompt in enumerate(checked)]
+    )
+
+
+def watched_steps(
+    sampler: Sampler,
+    model: Model,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    *,
+    reading: Reading,
+    guard: StreamingGuard,
+    prefill: Prefill | None = None,
+    **options: Any,
+) -> Iterator[tuple[Step, Watching]]:
+    """The steps of a sampler with the watch that has seen them, up to the one at which the last row is stopped.
+
+    A sampler is told which rows are stopped, and works on the others alone: what a later step says of a stopped row
+    means nothing. options : further arguments of `Sampler.steps`.
+    Nothing is checked here but shapes, see `Reading.of` and `generate_guarded`.
+    """
+    watch = Watching(reading, guard, len(input_ids))
+    # Closing a generator ends its forward passes and removes its hooks.
+    steps = sampler.steps(model, input_ids, attention_mask, layers=reading.layers, prefill=prefill, **options)
+    stopped = None
+    with closing(steps):
+        for _ in range(sampler.step_count):
+            step = steps.send(stopped)
+            found = watch.update(step.phi, step.index)
+            yield step, watch
+            if found.all():
+                return
+            stopped = torch.as_tensor(found) if found.any() else None
+
+
+def _steps_of(source: Source, guard: StreamingGuard) -> int:
+    if isinstance(source, Anchors) or source.provenance_ is None:
+        return int(guard.n_features_in_)
+    return int(source.provenance_.sampler["steps"])
+
+
+def _generate(
+    model: Model, chosen: Sequence[Encoded], sampler: Sampler, reading: Reading, guard: StreamingGuard
+) -> list[dict[str, Any]]:
+    """What became of each prompt of a batch."""
+    ids, mask = pad_left([one.ids for one in chosen], model.pad_token_id)
+    forced = [one.forced.tolist() for one in chosen]
+    prefill = forced if any(forced) else None
+    texts: list[str | None] = [None] * len(chosen)
+    counts = np.zeros(len(chosen), dtype=np.int64)
+    stopped_at = np.zeros(len(chosen), dtype=np.int64)
+    for step, watch in watched_steps(
+        sampler, model, ids, mask, reading=reading, guard=guard, prefill=prefill, **samples_for(sampler, chosen)
+    ):
+        for row in np.flatnonzero((stopped_at == 0) & ((watch.stopped_at > 0) | (step.index == sampler.step_count))):
+            known, committed = (one[row].cpu().numpy() for one in (step.is_committed, step.committed))
+            counts[row] = known.sum()
+            if model.tokenizer is not None:
+                texts[row] = text_with_gaps(model.decode, committed, known, model.eos_token_ids)
+        stopped_at = watch.stopped_at
+    return [
+        {"stopped_at": int(stop), "text": text, "tokens": int(count)}
+        for stop, text, count in zip(stopped_at, texts, counts, strict=True)
+    ]

@@ -1,0 +1,133 @@
+"""What guards share that weigh states linearly: a direction a place and layer, and the error along them.
+
+In: states `[prompts, places, layers, width]`, phi at a few steps. Out: errors, of whole generations and place by
+place. How the directions are found is left to each guard; recording the states is left to who has the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from demur.errors import InputError
+from demur.guards.base import Floats, Guard
+from demur.guards.places import plain, require_shares, said, states_of, steps_at
+from demur.guards.validity import require_array
+from demur.provenance import Provenance
+from demur.signal import Signal
+from demur.signal.sums import RecordingLike
+
+
+class LinearGuard(Guard):
+    """A guard whose error is the mean of projections of states, one a place and layer.
+
+    A guard sets `centre_` and `direction_`, `[places, layers, width]` each, so that the projections of a state's
+    difference from the centre have a standard deviation of 1 among harmless training states. It has the parameters
+    `quantile` and `places`. Where it stands for the number that a `StreamingGuard` watches, it is its source.
+    """
+
+    watched_as: ClassVar[str]
+    """What its place errors are called where they are watched."""
+
+    places: Sequence[float]
+    centre_: NDArray[Any]
+    direction_: NDArray[Any]
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        require_shares(self.places)
+
+    def states(self, recording: RecordingLike) -> Signal:
+        """The states of a recording that this guard judges: `states_of` at its places and its training's layers."""
+        check_is_fitted(self)
+        return states_of(recording, self.places, self.provenance_.layers if self.provenance_ else None)
+
+    def place_errors(self, X: ArrayLike) -> Signal:
+        """The error at each place by itself, `[prompts, places]`: with many places, a signal to watch as it comes."""
+        made = X.provenance if isinstance(X, Signal) else None
+        return Signal(self._projected(self._checked(X)), made and self.describe(made))
+
+    def place_error(self, phi: ArrayLike, place: int) -> Floats:
+        """The error at one place, counted from 0, of states `[n, layers, width]`; equals that of `place_errors`."""
+        check_is_fitted(self)
+        values = np.asarray(phi)
+        if values.shape[1:] != self.centre_.shape[1:]:
+            raise InputError(
+                f"states of shape {list(values.shape)}; expected [n, {str(self.centre_.shape[1:])[1:-1]}]."
+            )
+        return np.asarray(self._projected(values[:, None], slice(place, place + 1))[:, 0], dtype=np.float32)
+
+    def steps_of(self, stops: ArrayLike, steps: int) -> NDArray[np.int_]:
+        """The steps of a generation of `steps` at which the places lie that a streaming guard stopped at; 0 stays 0.
+
+        stops : of `StreamingGuard.stops` on `place_errors`: the place, counted from 1.
+        """
+        at: NDArray[np.int_] = np.array([0, *steps_at(self.places, steps)])
+        found: NDArray[np.int_] = at[np.asarray(stops)]
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 over places, centre and direction: equal fingerprints give equal errors."""
+        check_is_fitted(self)
+        content = hashlib.sha256(repr((plain(self.places), self.centre_.shape)).encode())
+        for array in (self.centre_, self.direction_):
+            content.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
+        return content.hexdigest()
+
+    def describe(self, made: Provenance) -> Provenance:
+        """The provenance of the errors that this guard finds at each place of states of provenance `made`."""
+        layers = self.provenance_.layers if self.provenance_ else made.layers
+        return replace(made, layers=layers, anchors=self.fingerprint)
+
+    def _errors(self, values: Floats) -> Floats:
+        errors: Floats = self._projected(values).mean(axis=1)
+        return errors
+
+    def _projected(self, values: Floats, places: slice = slice(None)) -> Floats:
+        centre, direction = self.centre_[places], self.direction_[places]
+        offset = (centre * direction).sum(axis=2)
+        projected: Floats = (np.einsum("nplw,plw->npl", values, direction) - offset).mean(axis=2)
+        return projected
+
+    def _validated(self, X: ArrayLike, *, reset: bool) -> Floats:
+        shape = np.shape(X)
+        self._require_places(X)
+        if len(shape) != 4 or (not reset and shape[1:] != self.centre_.shape):
+            expected = "[prompts, places, layers, width]" if reset else f"[prompts, {str(self.centre_.shape)[1:-1]}]"
+            raise InputError(f"states of shape {list(shape)}; expected {expected}, from `states_of`.")
+        return super()._validated(np.asarray(X).reshape(shape[0], -1), reset=reset).reshape(shape)
+
+    def _require_places(self, X: ArrayLike) -> None:
+        """Refuse states at other places than the guard's, as far as they say where they were taken."""
+        shape, looks = np.shape(X), str(list(self.places))
+        made = X.provenance if isinstance(X, Signal) else None
+        if made is not None and made.anchors != said(self.places):
+            found = made.anchors or "what is no states"
+        elif len(shape) == 4 and shape[1] != len(self.places):
+            found, looks = f"states at {shape[1]} places", f"{len(self.places)}, {looks}"
+        else:
+            return
+        raise InputError(
+            f"{found}; the guard looks at {looks}. Give both the same: states_of(recording, places) and "
+            f"{type(self).__name__}(places=places)."
+        )
+
+    def _shape_of_one(self) -> tuple[int, ...]:
+        return 1, *self.centre_.shape
+
+    def _state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        return {"centre": self.centre_, "direction": self.direction_}, {}
+
+    def _restore(self, arrays: Mapping[str, NDArray[Any]], learned: Mapping[str, Any]) -> None:
+        self.places = tuple(self.places)  # JSON has no tuples
+        flat = arrays["centre"].shape[:2] == (1, 1)  # fitted on states of one place, whatever places says
+        self.centre_ = require_array(arrays, "centre", 1 if flat else len(self.places), None, None)
+        self.direction_ = require_array(arrays, "direction", *self.centre_.shape)
+        self.n_features_in_ = self.centre_.size

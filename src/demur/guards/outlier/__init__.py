@@ -1,0 +1,1 @@
+"""The usual detectors of outliers, as guards."""

@@ -1,0 +1,1 @@
+"""Guards that judge while the signal still arrives."""

@@ -1,0 +1,1 @@
+"""Checkpoint formats: a module each, from a folder to a network."""

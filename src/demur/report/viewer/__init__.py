@@ -1,0 +1,1 @@
+"""The step viewer: one HTML file that plays any generation."""

@@ -1,0 +1,262 @@
+"""Masked diffusion: the response is a canvas of masks, and each step commits the surest predictions.
+
+In: a masked-diffusion model and a left-padded batch. Out: T `Step`s, token for token those of the official
+samplers of LLaDA and Dream. How the network is run is the canvas's business, how sure it is the guess's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+
+from demur.errors import InputError
+from demur.models import Layer, Model
+from demur.samplers.masked_diffusion.canvas import Canvas
+from demur.samplers.masked_diffusion.confidence import Remasking, guess
+from demur.samplers.masked_diffusion.schedule import Quota, Schedule, most_confident
+from demur.samplers.step import (
+    Pooling,
+    Prefill,
+    Sampler,
+    Step,
+    Steps,
+    checked_inputs,
+    forced_tokens,
+    require_at_least,
+    require_count,
+    require_one_of,
+    require_switch,
+    row_generators,
+    whole_responses,
+)
+
+Order = Literal["confidence", "left_to_right"]
+LOGITS_AT_ONCE = 1 << 23
+"""Most logits that are held at a time, in float32: 32 MB."""
+
+
+class MaskedDiffusion(Sampler):
+    """Iterative unmasking, as LLaDA's `generate` and Dream's `diffusion_generate` do it.
+
+    steps : T. response_length : R, the number of response positions.
+    block_length : R is worked off in blocks of this length, left to right, each in its share of the steps;
+        by default in one.
+    remasking : which predictions are kept: "low_confidence" (highest probability of the chosen token),
+        "entropy" (lowest entropy), "margin" (largest gap between the two best), "random".
+    schedule : how many. "static" spreads a block's masks evenly over its steps, the remainder over the
+        first ones (LLaDA). "dream" commits ``int(masked * (1 - s / t))`` on Dream's time grid and the rest
+        at the end. "dynamic" commits whatever reaches `threshold` in a row's first unfinished block, at
+        least one; it needs as many steps as it needs: where T is more, the last ones are idle and phi stays,
+        where T is less, the last one commits all that is left.
+    threshold : least confidence for "dynamic", which takes "low_confidence" or "margin".
+    temperature : 0 predicts the most likely token. cfg_scale : classifier-free guidance, 0 for none.
+    order : "left_to_right" commits the leftmost masks instead of the surest; with as many steps as positions
+        that is autoregressive order over the same weights.
+    suppress_eos : end-of-sequence tokens are never predicted.
+    seed : of all draws; each row has its own stream, whatever its batch.
+    pooling : "paper" averages the states of the positions committed after the step (arXiv 2602.02600, section
+        3.1), "released" those of all response positions, masked ones included, as the authors' released code.
+        While nothing is committed, "paper" is that mean too: the paper leaves it open, and it must be finite.
+
+    States are those of the step's own forward pass; under guidance, of the row with its prompt. A position
+    at which the model predicts the mask token itself uses up its turn and stays masked, as officially.
+    """
+
+    family = "masked-diffusion"
+    revises = True
+
+    def __init__(
+        self,
+        steps: int = 32,
+        response_length: int = 128,
+        block_length: int | None = None,
+        remasking: Remasking = "low_confidence",
+        schedule: Schedule = "static",
+        threshold: float = 0.9,
+        temperature: float = 0.0,
+        cfg_scale: float = 0.0,
+        order: Order = "confidence",
+        suppress_eos: bool = False,
+        seed: int = 0,
+        pooling: Pooling = "paper",
+    ) -> None:
+        steps = require_count("steps", steps)
+        response_length = require_count("response_length", response_length)
+        block_length = response_length if block_length is None else require_count("block_length", block_length)
+        seed = require_count("seed", seed, None)
+        require_switch("suppress_eos", suppress_eos)
+        for name, value in (("temperature", temperature), ("cfg_scale", cfg_scale), ("threshold", threshold)):
+            require_at_least(name, value, 0)
+        require_one_of("remasking", remasking, get_args(Remasking))
+        require_one_of("schedule", schedule, get_args(Schedule))
+        require_one_of("order", order, get_args(Order))
+        require_one_of("pooling", pooling, get_args(Pooling))
+        self.step_count, self.response_length, self.block_length = steps, response_length, block_length
+        self.remasking, self.schedule, self.threshold = remasking, schedule, threshold
+        self.temperature, self.cfg_scale, self.order = temperature, cfg_scale, order
+        self.suppress_eos, self.seed, self.pooling = suppress_eos, seed, pooling
+        self._require_consistent()
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        names = ["response_length", "block_length", "remasking", "schedule", "threshold", "temperature"]
+        names += ["cfg_scale", "order", "suppress_eos", "seed", "pooling"]
+        return {"steps": self.step_count, **{name: getattr(self, name) for name in names}}
+
+    def steps(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        layers: Sequence[Layer] = ("last",),
+        prefill: Prefill | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Steps:
+        return self._steps(model, input_ids, attention_mask, layers, prefill, None, samples)
+
+    def forced_steps(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        responses: torch.Tensor,
+        layers: Sequence[Layer] = ("last",),
+        samples: Sequence[int] | None = None,
+    ) -> Steps:
+        """The canvas is filled in the order and at the pace of `steps`, with the tokens of the response.
+
+        At every step the model predicts as usual; the positions whose prediction would be committed take the
+        response's token instead. A response that the model gave itself, greedily, so gives the very same steps.
+        """
+        return self._steps(model, input_ids, attention_mask, layers, None, responses, samples)
+
+    @torch.no_grad()
+    def _steps(
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        layers: Sequence[Layer],
+        prefill: Prefill | None,
+        responses: torch.Tensor | None,
+        samples: Sequence[int] | None,
+    ) -> Steps:
+        ids, mask = checked_inputs(model, self, input_ids, attention_mask)
+        forced = forced_tokens(prefill, len(ids), self.response_length, ids.device)
+        if responses is not None:
+            responses = whole_responses(responses, len(ids), self.response_length, ids.device)
+        draws = _Draws(row_generators(ids, mask, self.seed, samples), ids.device)
+        quota = Quota(self.schedule, self.step_count, self.response_length, self.block_length)
+        given_up = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        indices = [model.layer_index(layer) for layer in layers]
+        canvas = Canvas(model, ids, mask, forced, indices, self.cfg_scale)
+        for index in range(1, self.step_count + 1):
+            masked = canvas.masked & ~given_up.unsqueeze(1)
+            # An unchanged canvas gives the same states; a finished one is only looked at where the official
+            # sampler runs on to the last step.
+            due = canvas.stale & (masked.any(dim=1) if self.schedule == "dynamic" else ~given_up)
+            if index == 1:
+                due = torch.ones_like(due)
+            canvas.look(due.nonzero().squeeze(1))
+            predicted, confidence = self._guess(canvas, masked, draws)
+            if self.schedule == "dynamic":
+                chosen = self._sure_enough(confidence, masked, last=index == self.step_count)
+            else:
+                open_places, count = quota.at(index, masked)
+                chosen = most_confident(confidence, open_places, count)
+            if responses is not None:
+                predicted = torch.where(chosen, responses, predicted)
+            canvas.commit(chosen, predicted)
+            committed = ~canvas.masked
+            phi = canvas.mean_states(self._pooled(committed))
+            sent = yield Step(index, canvas.response.clone(), predicted, phi, committed)
+            if sent is not None:
+                given_up |= sent.to(given_up.device)
+
+    def _guess(self, canvas: Canvas, masked: torch.Tensor, draws: _Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        """The whole response as predicted, and the confidence at masked positions, both ``[batch, response]``."""
+        predicted = canvas.response.clone()
+        confidence = torch.zeros(masked.shape, device=masked.device)
+        rows, places = masked.nonzero(as_tuple=True)
+        size = max(1, LOGITS_AT_ONCE // int(canvas.model.config.vocab_size))
+        for row, place in zip(torch.split(rows, size), torch.split(places, size), strict=True) if len(rows) else ():
+            predicted[row, place], confidence[row, place] = self._guess_at(canvas, row, place, draws)
+        if self.order == "left_to_right":
+            confidence = -torch.arange(masked.shape[1], device=masked.device).expand_as(masked).float()
+        elif self.remasking == "random":
+            everyone = torch.arange(len(masked), device=masked.device)
+            confidence = draws.of(everyone, masked.shape[1]).float()
+        return predicted, confidence
+
+    def _guess_at(
+        self, canvas: Canvas, rows: torch.Tensor, places: torch.Tensor, draws: _Draws
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token and confidence at a few positions; their logits are gone afterwards."""
+        logits = canvas.logits(rows, places)
+        if self.suppress_eos:
+            logits[:, [one for one in canvas.model.eos_token_ids if one < logits.shape[1]]] = -torch.inf
+        uniforms = draws.of(rows, logits.shape[1]) if self.temperature > 0 else None
+        rule = None if self.order == "left_to_right" else self.remasking
+        return guess(logits, rule, self.temperature, uniforms, tempered=self.schedule == "dream")
+
+    def _sure_enough(self, confidence: torch.Tensor, masked: torch.Tensor, *, last: bool) -> torch.Tensor:
+        """The positions a dynamic step commits, bool ``[batch, response]``."""
+        if last:
+            return masked
+        first = masked.int().argmax(dim=1, keepdim=True) // self.block_length
+        places = torch.arange(masked.shape[1], device=masked.device)
+        open_places = masked & (places < (first + 1) * self.block_length)
+        best = most_confident(confidence, open_places, torch.ones_like(first).squeeze(1))
+        return best | (open_places & (confidence >= self.threshold))
+
+    def _pooled(self, committed: torch.Tensor) -> torch.Tensor:
+        """The positions phi averages, bool ``[batch, response]``."""
+        everything = torch.ones_like(committed)
+        if self.pooling == "released":
+            return everything
+        return torch.where(committed.any(dim=1, keepdim=True), committed, everything)
+
+    def _require_consistent(self) -> None:
+        blocks, rest = divmod(self.response_length, self.block_length)
+        if rest:
+            raise InputError(
+                f"response_length {self.response_length} is no multiple of block_length {self.block_length}; "
+                f"give a block_length that divides it"
+            )
+        if self.schedule != "dynamic" and self.step_count % blocks:
+            raise InputError(
+                f"steps {self.step_count} cannot be shared evenly by {blocks} blocks of {self.block_length}; "
+                f"give a multiple of {blocks}, or schedule='dynamic'"
+            )
+        if self.schedule != "static" and self.order == "left_to_right":
+            raise InputError(
+                f"order='left_to_right' commits evenly, which schedule={self.schedule!r} does not; "
+                f"give schedule='static'"
+            )
+        if self.schedule == "dynamic" and self.remasking not in ("low_confidence", "margin"):
+            raise InputError(
+                f"schedule='dynamic' compares a probability with its threshold, which remasking={self.remasking!r} "
+                f"does not give; take low_confidence or margin"
+            )
+
+
+class _Draws:
+    """Uniform draws, a stream a row, made where the model is."""
+
+    def __init__(self, generators: list[torch.Generator], device: torch.device) -> None:
+        self.device = device
+        place = device if device.type == "cuda" else torch.device("cpu")
+        self.generators = [torch.Generator(place).manual_seed(one.initial_seed()) for one in generators]
+
+    def of(self, rows: torch.Tensor, count: int) -> torch.Tensor:
+        """The next `count` numbers of each of `rows`, float64 ``[rows, count]`` in [0, 1).
+
+        A call a row: drawn together, a row's numbers would depend on its neighbours.
+        """
+        streams = [self.generators[row] for row in rows.tolist()]
+        drawn = [torch.rand(count, generator=one, dtype=torch.float64, device=one.device) for one in streams]
+        return torch.stack(drawn).to(self.device)

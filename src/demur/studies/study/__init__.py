@@ -1,0 +1,1 @@
+"""The study of one model: prompt sets, recordings, tables."""
