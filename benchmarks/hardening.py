@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from demur.studies.controls import bundled_controls, fitting, wrapped
-from demur.studies.detection import auroc
-from demur.studies.run import first_of_each
+from demur.studies.study.controls import bundled_controls, fitting, wrapped
+from demur.studies.study.detection import auroc
+from demur.studies.study.run import first_of_each
 
 import demur
 from demur.dynamics import wilson
