@@ -17,9 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from demur.studies.study.controls import bundled_controls, fitting, wrapped
-from demur.studies.study.detection import auroc
-from demur.studies.study.run import first_of_each
 
 import demur
 from demur.dynamics import wilson
@@ -30,6 +27,9 @@ from demur.recording import Recording, record
 from demur.signal import Anchors, Signal
 from demur.studies.hardening import LOOKS, Hardened, Material, fit_hardened, harden, read_material
 from demur.studies.material import PLAIN, kinds_left
+from demur.studies.study.controls import bundled_controls, fitting, wrapped
+from demur.studies.study.detection import auroc
+from demur.studies.study.run import first_of_each
 from machine import RESULTS, write_result
 
 EARLY = 8
