@@ -1,7 +1,9 @@
 """Generation under a streaming guard: with demur's samplers, and within transformers' own `generate`."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -314,3 +316,59 @@ def test_a_direction_that_does_not_belong_is_refused(llama_direction: Setting, l
     fewer = StreamingGuard(alpha=0.1).fit(np.random.default_rng(0).random((30, 3)))
     with pytest.raises(InputError, match="fitted on 3 numbers a generation and the direction guard looks at 4"):
         GuardStopping(model, direction, fewer)
+
+
+def guarded(llama: Setting, **options: Any) -> GuardStopping:
+    inputs = padded(llama.prompts[:4])
+    with GuardStopping(llama.model, llama.source, llama.guard) as stopping:
+        llama.model.network.generate(**inputs, max_new_tokens=STEPS, stopping_criteria=[stopping], **options)
+    return stopping
+
+
+def test_modes_of_generate_that_are_followed_stop_the_same_rows(llama: Setting) -> None:
+    expected = guarded(llama, do_sample=False).stopped_at
+    assert (expected > 0).any()
+    for options in ({"cache_implementation": "static"}, {"prefill_chunk_size": 3}, {"use_cache": False}):
+        np.testing.assert_array_equal(guarded(llama, do_sample=False, **options).stopped_at, expected, str(options))
+    several = guarded(llama, do_sample=True, num_return_sequences=3, temperature=0.01)
+    np.testing.assert_array_equal(several.stopped_at, expected.repeat(3))
+
+
+@pytest.mark.parametrize("options", [{"prompt_lookup_num_tokens": 3}, {"guidance_scale": 1.5}, {"num_beams": 2}])
+def test_modes_of_generate_that_cannot_be_followed_are_refused(llama: Setting, options: dict[str, Any]) -> None:
+    inputs = padded([[7, 8, 9] * 6])  # prompt lookup finds something to propose
+    with GuardStopping(llama.model, llama.source, llama.guard) as stopping, pytest.raises(InputError, match="Guard"):
+        llama.model.network.generate(
+            **inputs, max_new_tokens=STEPS, do_sample=False, stopping_criteria=[stopping], **options
+        )
+
+
+def test_a_guard_that_was_never_asked_says_so(llama: Setting) -> None:
+    inputs = padded(llama.prompts[:2])
+    with pytest.raises(InputError, match="never asked"), GuardStopping(llama.model, llama.source, llama.guard):
+        llama.model.network.generate(**inputs, max_new_tokens=2, do_sample=False)
+
+
+def test_guards_of_several_threads_stop_what_each_stops_alone(llama: Setting) -> None:
+    def stop(row: int) -> int:
+        with GuardStopping(llama.model, llama.source, llama.guard) as stopping:
+            ids = torch.tensor([llama.prompts[row]])
+            llama.model.network.generate(ids, max_new_tokens=STEPS, do_sample=False, stopping_criteria=[stopping])
+        return int(stopping.stopped_at[0])
+
+    rows = list(range(8))
+    alone = [stop(row) for row in rows]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(stop, rows * 5)) == alone * 5
+
+
+def test_two_guards_of_one_thread_do_not_mix(llama: Setting) -> None:
+    expected = [guarded(llama, do_sample=False).stopped_at for _ in range(2)]
+    inputs = padded(llama.prompts[:4])
+    with (
+        GuardStopping(llama.model, llama.source, llama.guard) as one,
+        GuardStopping(llama.model, llama.source, llama.guard) as two,
+    ):
+        for stopping in (one, two):
+            llama.model.network.generate(**inputs, max_new_tokens=STEPS, do_sample=False, stopping_criteria=[stopping])
+    np.testing.assert_array_equal([one.stopped_at, two.stopped_at], expected)
