@@ -1,6 +1,8 @@
 """Hardening: which prompts a round holds, what is left out, and the guards, table and news that come of it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,7 @@ def test_false_positives_are_counted_on_held_out_prompts_of_each_kind(hardened: 
     table = pd.read_parquet(hardened[1] / "false_positives.parquet")
     one = table[table["detector"] == "ProbeGuard"].set_index("kind")
     assert one.loc[PLAIN, "count"] == HELD_OUT[PLAIN] and one.loc["languages", "count"] == HELD_OUT["languages"]
+    assert one["sets_limit"].to_dict() == {kind: kind == PLAIN for kind in one.index}
     assert ((one["low"] <= one["value"]) & (one["value"] <= one["high"])).all()
 
 
@@ -97,3 +100,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_generated(toy_model: 
 def test_layers_lie_an_eighth_apart(toy_model: Model) -> None:
     assert default_layers(toy_model)[-1] == toy_model.layer_count
     assert np.unique(default_layers(toy_model)).tolist() == list(default_layers(toy_model))
+
+
+def test_the_command_refuses_an_unknown_kind_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "demur", "harden", "demur/tiny-ar", "--out", str(tmp_path / "a")]
+    ran = subprocess.run([*command, "--leave-out", "gcg"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2 and "kind 'gcg' to leave out is unknown" in ran.stderr
+    assert ran.stderr.count("\n") == 1 and not (tmp_path / "a").exists()

@@ -51,9 +51,8 @@ def harden(
         say=typer.echo,
     )
     for row in found.false_positives.itertuples():
-        typer.echo(
-            f"{row.detector}, held-out {row.kind}: {row.hits} of {row.count} flagged [{row.low:.1%}, {row.high:.1%}]"
-        )
+        of = f"{row.kind} prompts that set the limit" if row.sets_limit else f"held-out {row.kind} prompts"
+        typer.echo(f"{row.detector}, {of}: {row.hits} of {row.count} flagged [{row.low:.1%}, {row.high:.1%}]")
     for attack, kinds in found.settings["resembling"].items():
         if kinds:
             typer.echo(f"resembles {attack}: {', '.join(kinds)}")

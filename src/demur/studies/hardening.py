@@ -111,11 +111,12 @@ def harden(
     for number in range(rounds):
         prompts, _ = prompts_of(number, seed)
         made = sampler or model.default_sampler(steps=32, seed=seed)
+        fit = fitting(model, made, prompts)
         folder = out / "recordings" / f"round-{number + 1}"
         recordings.append(
             record(
                 model,
-                fitting(model, made, prompts),
+                fit,
                 made,
                 layers=chosen_layers,
                 batch_size=batch_size,
@@ -124,7 +125,10 @@ def harden(
                 progress=progress,
             )
         )
-        say(f"round {number + 1} of {rounds}: {len(recordings[-1])} prompts")
+        left = len(prompts) - len(fit)
+        say(
+            f"round {number + 1} of {rounds}: {len(fit)} prompts" + (f"; {left} do not fit the context" if left else "")
+        )
     found = fit_hardened(read_material(recordings, seed), kinds, quantile=quantile, by_kind=by_kind, say=say)
     found.save(out)
     return found
@@ -208,7 +212,7 @@ def fit_hardened(
     guard.calibrate(found.chosen(limiting, (0.5, 1.0)), names)
     looks.calibrate(found.chosen(limiting), names)
     stream.calibrate(looks.place_errors(found.chosen(limiting)))
-    rates = false_positives(guard, looks, stream, found, kinds)
+    rates = false_positives(guard, looks, stream, found, held_out, limiting)
     return Hardened(guard, looks, stream, rates, _settings(guard, kinds, used, limiting, by_kind))
 
 
@@ -219,23 +223,33 @@ def _names(table: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
 
 
 def false_positives(
-    guard: ProbeGuard, looks: ProbeGuard, stream: StreamingGuard, found: Material, kinds: Sequence[str]
+    guard: ProbeGuard,
+    looks: ProbeGuard,
+    stream: StreamingGuard,
+    found: Material,
+    held_out: np.ndarray,
+    limiting: np.ndarray,
 ) -> pd.DataFrame:
-    """How often held-out harmless prompts of each kind are flagged, and stopped; for plain ones the limit's own."""
+    """How often held-out harmless prompts of each kind are flagged, or stopped on their way.
+
+    held_out, limiting : which prompts of the material are held out, and which of them set the limits. Columns detector,
+    kind, sets_limit (the rate then is the calibration's own), value, low, high, count, hits.
+    """
     import pandas as pd
 
-    rows = found.table["kind"].isin(kinds).to_numpy() & found.table["held_out"].to_numpy()
-    names = _names(found.table, rows)
+    names, own = _names(found.table, held_out), limiting[held_out]
     verdicts = {
-        "ProbeGuard": guard.predict(found.chosen(rows, guard.places)) == -1,
-        "StreamingGuard on the probe": stream.stops(looks.place_errors(found.chosen(rows))) > 0,
+        type(guard).__name__: guard.predict(found.chosen(held_out, guard.places)) == -1,
+        f"{type(stream).__name__} on the {looks.watched_as}": stream.stops(looks.place_errors(found.chosen(held_out)))
+        > 0,
     }
     made = [
-        {"detector": name, "kind": kind} | vars(wilson(int(flags[names == kind].sum()), int((names == kind).sum())))
+        {"detector": name, "kind": kind, "sets_limit": bool(own[names == kind].all())}
+        | vars(wilson(int(flags[names == kind].sum()), int((names == kind).sum())))
         for name, flags in verdicts.items()
         for kind in dict.fromkeys(names)
     ]
-    return pd.DataFrame(made, columns=["detector", "kind", *FIELDS])
+    return pd.DataFrame(made, columns=["detector", "kind", "sets_limit", *FIELDS])
 
 
 def _settings(
