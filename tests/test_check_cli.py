@@ -9,11 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 import broken
-from demur import checks, cli_check
+from demur import checks
 from demur.checks import check
 from demur.checks.cost import memory_row
 from demur.checks.texts import TEXT, words_of
 from demur.cli import app
+from demur.cli import check as cli_check
 from demur.models import Model
 from test_check_rows import bench_of
 from test_uniform_diffusion import folder as uniform_folder

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from demur import InputError
+from demur.cli.arguments import chat_options, columns_of, read_options
 from demur.cli.commands import app
-from demur.cli.options import chat_options, columns_of, read_options
 
 
 def test_only_what_is_asked_for_is_passed_on() -> None:

@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from demur.cli.options import NoSystem, System, Template, TemplateArg, chat_options
+from demur.cli.arguments import chat_options
+from demur.cli.options import Device, Dtype, ModelName, NoSystem, Revision, System, Template, TemplateArg
 
 if TYPE_CHECKING:
     from demur.checks import Row
 
 
 def check(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder or .gguf file.")],
+    model: ModelName,
     quick: Annotated[bool, typer.Option("--quick", help="Only what a study runs first, in seconds.")] = False,
     minutes: Annotated[float, typer.Option(min=0.01, help="About how long it may take, loading excluded.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own code, as a judge where it runs.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Revision of a Hub model.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
     system: System = None,
     no_system: NoSystem = False,
     template: Template = None,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from demur.cli.options import AllowUnverified, Out
 from demur.errors import InputError
-from demur.files.seals import set_allow_unverified
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,22 +21,7 @@ if TYPE_CHECKING:
     from demur.guards.base import Guard
     from demur.signal import Signal
 
-guard_app = typer.Typer(
-    help="Fit a guard on harmless generations, or score generations with it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 
-Out = Annotated[Path, typer.Option(help="Where to write.")]
-AllowUnverified = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unverified", callback=set_allow_unverified, help="Read files of demur 0.1, which carry no hash."
-    ),
-]
-
-
-@guard_app.command("fit")
 def guard_fit(
     harmless: Annotated[
         Path, typer.Argument(metavar="HARMLESS", help="Signals to train on; with --harmful a recording.")
@@ -78,7 +63,6 @@ def guard_fit(
     typer.echo(f"{out}: {made}, limit {guard.threshold_:.4g}, {len(train)} to train and {len(held_out)} to calibrate")
 
 
-@guard_app.command("score")
 def guard_score(
     guard: Annotated[Path, typer.Argument(metavar="GUARD", help="A fitted guard.")],
     generations: Annotated[

@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
+from demur.cli.options import BatchSize, Device, Dtype, ModelName, Resume, Revision
+
 
 def harden(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder or .gguf file.")],
+    model: ModelName,
     out: Annotated[Path, typer.Option(help="Folder for recordings, guards and the table; a run resumes there.")],
     leave_out: Annotated[
         list[str] | None, typer.Option(help="Kind of prompts, wrapper or family of wrappers to leave out; repeatable.")
@@ -25,12 +27,12 @@ def harden(
     by_kind: Annotated[
         bool, typer.Option("--by-kind", help="Keep the limit for every kind of harmless prompts, not for plain ones.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(help="Prompts generated together; never changes a result.")] = 32,
+    batch_size: BatchSize = 32,
     seed: Annotated[int, typer.Option(help="Seed of the material.")] = 0,
-    resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped; --no-resume starts anew.")] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Revision of a Hub model.")] = None,
+    resume: Resume = True,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
 ) -> None:
     """Fit a probe guard on harmless and harmful requests in the same wrappers, and say what it is worth."""
     from demur.models import load

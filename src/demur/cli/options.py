@@ -1,18 +1,16 @@
-"""Options that several commands share: of the chat format, and of how prompt files are to be read.
+"""Options that several commands share, as types: each is named and explained here once.
 
-In: what was typed. Out: arguments of `demur.load`, and `ReadOptions`. What they mean is said where they are used.
+What is made of their values is in `demur.cli.arguments`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from demur.errors import InputError
-
-if TYPE_CHECKING:
-    from demur.prompts import ReadOptions
+from demur.files.seals import set_allow_unverified
 
 System = Annotated[
     str | None, typer.Option(metavar="TEXT", help='System prompt; by default "You are a helpful assistant".')
@@ -34,45 +32,33 @@ Label = Annotated[
     typer.Option(metavar="LABEL=VALUE", help="The file's value of a label, as harmful=1; repeatable."),
 ]
 Encoding = Annotated[str, typer.Option(help="Encoding of text files of prompts.")]
-
-
-def chat_options(
-    system: str | None, no_system: bool, template: str | None, template_arg: list[str] | None
-) -> dict[str, Any]:
-    """Arguments of `demur.load` for the chat format; only what was asked for."""
-    if system is not None and no_system:
-        raise InputError("--system and --no-system exclude each other; give one of them")
-    found: dict[str, Any] = {}
-    if system is not None or no_system:
-        found["system"] = system
-    if template is not None:
-        found["template"] = template
-    if template_arg:
-        from demur.models.templates import argument_of
-
-        found["template_arguments"] = dict(argument_of(text) for text in template_arg)
-    return found
-
-
-def read_options(column: list[str] | None, label: list[str] | None, encoding: str) -> ReadOptions:
-    """How the prompt files are to be read."""
-    from demur.prompts import ReadOptions
-
-    labels: dict[str, list[str]] = {}
-    for text in label or []:
-        name, value = _pair("--label", "LABEL=VALUE", text)
-        labels.setdefault(name, []).append(value)
-    return ReadOptions(columns_of("--column", column), labels, encoding)
-
-
-def columns_of(option: str, given: list[str] | None) -> dict[str, str | None]:
-    """Columns by field; an empty column reads the field as missing."""
-    pairs = (_pair(option, "FIELD=COLUMN", text) for text in given or [])
-    return {name: column or None for name, column in pairs}
-
-
-def _pair(option: str, form: str, text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise InputError(f"{option} {text!r} is not of the form {form}")
-    return name.strip(), value
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder or .gguf file.")]
+Steps = Annotated[int, typer.Option(help="T, the number of steps of a generation.")]
+BatchSize = Annotated[int, typer.Option(help="Prompts generated together; never changes a result.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
+SamplerName = Annotated[str | None, typer.Option("--sampler", help="Sampler class; by default the model's own.")]
+SamplerArguments = Annotated[
+    list[str] | None,
+    typer.Option("--sampler-arg", metavar="NAME=VALUE", help="An argument of the sampler; repeatable."),
+]
+Resume = Annotated[bool, typer.Option(help="Go on where an earlier run stopped; --no-resume starts anew.")]
+QuickCheck = Annotated[
+    bool, typer.Option("--check/--no-check", help="Stop where the quick form of `demur check` fails.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Revision = Annotated[str | None, typer.Option(help="Revision of a Hub model.")]
+Out = Annotated[Path, typer.Option(help="Where to write.")]
+JudgeName = Annotated[
+    str | None,
+    typer.Option("--judge", help="complies, complies:N (first N words), chat:MODEL or http://ADDRESS."),
+]
+JudgeModel = Annotated[str | None, typer.Option(help="Name of the model to ask at the judge's address.")]
+JudgeKeyEnv = Annotated[str | None, typer.Option(help="Environment variable that holds the address's key.")]
+JudgeCache = Annotated[Path | None, typer.Option(help="File that keeps verdicts; by default OUT/verdicts.jsonl.")]
+AllowUnverified = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unverified", callback=set_allow_unverified, help="Read files of demur 0.1, which carry no hash."
+    ),
+]

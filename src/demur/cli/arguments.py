@@ -1,0 +1,139 @@
+"""What is made of options: models, samplers, judges, prompts.
+
+In: what was typed. Out: arguments of the library; `InputError` names the option that cannot be used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from demur.errors import InputError
+
+if TYPE_CHECKING:
+    from demur.judges import Judge
+    from demur.models import Model
+    from demur.prompts import Prompt, ReadOptions
+    from demur.samplers import Sampler
+
+
+def chat_options(
+    system: str | None, no_system: bool, template: str | None, template_arg: list[str] | None
+) -> dict[str, Any]:
+    """Arguments of `demur.load` for the chat format; only what was asked for."""
+    if system is not None and no_system:
+        raise InputError("--system and --no-system exclude each other; give one of them")
+    found: dict[str, Any] = {}
+    if system is not None or no_system:
+        found["system"] = system
+    if template is not None:
+        found["template"] = template
+    if template_arg:
+        from demur.models.templates import argument_of
+
+        found["template_arguments"] = dict(argument_of(text) for text in template_arg)
+    return found
+
+
+def read_options(column: list[str] | None, label: list[str] | None, encoding: str) -> ReadOptions:
+    """How the prompt files are to be read."""
+    from demur.prompts import ReadOptions
+
+    labels: dict[str, list[str]] = {}
+    for text in label or []:
+        name, value = _pair("--label", "LABEL=VALUE", text)
+        labels.setdefault(name, []).append(value)
+    return ReadOptions(columns_of("--column", column), labels, encoding)
+
+
+def columns_of(option: str, given: list[str] | None) -> dict[str, str | None]:
+    """Columns by field; an empty column reads the field as missing."""
+    pairs = (_pair(option, "FIELD=COLUMN", text) for text in given or [])
+    return {name: column or None for name, column in pairs}
+
+
+def _pair(option: str, form: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"{option} {text!r} is not of the form {form}")
+    return name.strip(), value
+
+
+def load_model(
+    name: str, device: str, dtype: str, revision: str | None, chat: Mapping[str, Any] = MappingProxyType({})
+) -> Model:
+    from demur.models import load
+
+    return load(name, device=device, dtype=dtype, revision=revision, **chat)
+
+
+def prompts_of(path: Path, column: list[str] | None, label: list[str] | None, encoding: str) -> list[Prompt]:
+    from demur.prompts import read_prompts
+
+    read = read_options(column, label, encoding)
+    return read_prompts(path, columns=read.columns, labels=read.labels, encoding=read.encoding)
+
+
+def responses_of(path: Path, rows: list[Prompt], column: list[str] | None, encoding: str) -> list[str]:
+    from demur.recording import read_responses
+
+    return read_responses(path, rows, columns=columns_of("--response-column", column), encoding=encoding)
+
+
+def judge_of(
+    name: str | None, model: str | None, key_env: str | None, cache: Path, device: str, dtype: str
+) -> Judge | None:
+    if name is None:
+        return None
+    from demur import studies
+
+    return studies.judge_of(
+        name, lambda one: load_model(one, device, dtype, None), address_model=model, api_key_env=key_env, cache=cache
+    )
+
+
+def sampler_of(model: Model, name: str | None, arguments: list[str] | None, steps: int, seed: int) -> Sampler:
+    """The sampler asked for; values of its arguments are read as JSON, and as text where they are none."""
+    from demur import samplers
+
+    given = {"seed": seed, **dict(_argument(text) for text in arguments or [])}
+    found = {name: getattr(samplers, name) for name in samplers.__all__}
+    known = [name for name, one in found.items() if isinstance(one, type) and samplers.Sampler in one.__mro__[1:]]
+    if name is not None and name not in known:
+        raise InputError(f"sampler {name!r} is unknown; give one of {', '.join(known)}")
+    try:
+        if name is None:
+            made: Sampler = model.default_sampler(steps=steps, **given)
+        else:
+            made = found[name](steps=steps, **given)
+    except TypeError as error:
+        raise InputError(f"the sampler does not take these arguments: {error}") from error
+    return made
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--sampler-arg {text!r} is not of the form NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def layer_of(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() else text.strip()
+
+
+def open_page(page: Path) -> None:
+    """Open a page in the browser where there is a screen; elsewhere a browser would take over the terminal."""
+    has_screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if has_screen and sys.stdout.isatty():
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())

@@ -1,0 +1,38 @@
+"""The command `demur compare`.
+
+In: folders of runs. Out: a folder with the table of the comparison and its page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demur.cli.arguments import judge_of
+from demur.cli.options import AllowUnverified, Device, Dtype, JudgeCache, JudgeKeyEnv, JudgeModel, JudgeName, Out, Seed
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Studies of the same prompts.")],
+    out: Out,
+    judge: JudgeName = None,
+    judge_model: JudgeModel = None,
+    judge_key_env: JudgeKeyEnv = None,
+    judge_cache: JudgeCache = None,
+    intersect: Annotated[bool, typer.Option("--intersect", help="Compare the prompts that all runs share.")] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    allow_unverified: AllowUnverified = False,
+) -> None:
+    """Two samplers or models on the same prompts: each run against the first."""
+    from demur.report import write_comparison
+    from demur.studies import compare_runs
+
+    judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
+    found = compare_runs(runs, judge=judged_by, intersect=intersect, seed=seed)
+    found.save(out)
+    typer.echo(f"{len(found.runs)} runs of {found.settings['prompts']} prompts: {'; '.join(found.runs)}")
+    typer.echo(f"comparison: {write_comparison(found, out)}")

@@ -1,0 +1,94 @@
+"""The command `demur record`.
+
+In: a model and a file of prompts. Out: the folder of a recording.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demur.cli.arguments import chat_options, layer_of, load_model, prompts_of, responses_of, sampler_of
+from demur.cli.options import (
+    AllowUnverified,
+    BatchSize,
+    Column,
+    Device,
+    Dtype,
+    Encoding,
+    Label,
+    ModelName,
+    NoSystem,
+    Out,
+    Resume,
+    Revision,
+    SamplerArguments,
+    SamplerName,
+    Seed,
+    Steps,
+    System,
+    Template,
+    TemplateArg,
+)
+from demur.errors import InputError
+
+
+def record(
+    model: ModelName,
+    prompts: Annotated[Path, typer.Argument(metavar="PROMPTS", help="A .jsonl, .csv or .parquet file.")],
+    out: Out,
+    sampler: SamplerName = None,
+    sampler_arg: SamplerArguments = None,
+    steps: Steps = 32,
+    layers: Annotated[str, typer.Option(help="Comma-separated: first, quarter, middle, last or numbers.")] = "last",
+    batch_size: BatchSize = 16,
+    keep: Annotated[str, typer.Option(help="phi, or signal (needs --anchors).")] = "phi",
+    anchors: Annotated[Path | None, typer.Option(help="Anchors for --keep signal.")] = None,
+    responses: Annotated[
+        Path | None, typer.Option(help="Texts of another model to force, a file of rows with id and response.")
+    ] = None,
+    seed: Seed = 0,
+    resume: Resume = True,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    system: System = None,
+    no_system: NoSystem = False,
+    template: Template = None,
+    template_arg: TemplateArg = None,
+    column: Column = None,
+    label: Label = None,
+    encoding: Encoding = "utf-8",
+    response_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=COLUMN", help="The column of id or response in --responses; repeatable."),
+    ] = None,
+    allow_unverified: AllowUnverified = False,
+) -> None:
+    """Generate for every prompt and record the states of every step."""
+    import demur
+
+    if keep not in ("phi", "signal"):
+        raise InputError(f"--keep is {keep!r}; give phi or signal")
+    chat = chat_options(system, no_system, template, template_arg)
+    rows = prompts_of(prompts, column, label, encoding)
+    fitted = demur.Anchors.load(anchors) if anchors else None
+    texts = responses_of(responses, rows, response_column, encoding) if responses else None
+    loaded = load_model(model, device, dtype, revision, chat)
+    recording = demur.record(
+        loaded,
+        rows,
+        sampler_of(loaded, sampler, sampler_arg, steps, seed),
+        responses=texts,
+        layers=[layer_of(layer) for layer in layers.split(",")],
+        batch_size=batch_size,
+        out=out,
+        keep="signal" if keep == "signal" else "phi",
+        anchors=fitted,
+        resume=resume,
+    )
+    verdicts = recording.table["refused"]
+    refused = "no text to judge" if verdicts.isna().all() else f"{int(verdicts.sum())} refused"
+    typer.echo(f"{out}: {len(recording)} prompts, {refused}")

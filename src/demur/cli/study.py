@@ -1,0 +1,112 @@
+"""The command `demur study`: the main job.
+
+In: a model and a folder of prompts. Out: a folder with recordings, tables, guards, figures and a report.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demur.cli.arguments import chat_options, judge_of, layer_of, load_model, read_options, sampler_of
+from demur.cli.options import (
+    AllowUnverified,
+    BatchSize,
+    Column,
+    Device,
+    Dtype,
+    Encoding,
+    JudgeCache,
+    JudgeKeyEnv,
+    JudgeModel,
+    JudgeName,
+    Label,
+    ModelName,
+    NoSystem,
+    Out,
+    QuickCheck,
+    Resume,
+    Revision,
+    SamplerArguments,
+    SamplerName,
+    Seed,
+    Steps,
+    System,
+    Template,
+    TemplateArg,
+)
+
+
+def study(
+    model: ModelName,
+    out: Out,
+    prompts: Annotated[Path, typer.Option(help="Folder of prompt files; see the docs for their names.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N prompts of each group only.")] = None,
+    steps: Steps = 32,
+    layer: Annotated[
+        str | None, typer.Option(help="first, quarter, middle, last or a number; the only one that is read then.")
+    ] = None,
+    batch_size: BatchSize = 16,
+    quantile: Annotated[float, typer.Option(help="Quantile of held-out harmless errors that the guard allows.")] = 0.99,
+    sampler: SamplerName = None,
+    sampler_arg: SamplerArguments = None,
+    judge: JudgeName = None,
+    judge_model: JudgeModel = None,
+    judge_key_env: JudgeKeyEnv = None,
+    judge_cache: JudgeCache = None,
+    seed: Seed = 0,
+    resume: Resume = True,
+    check: QuickCheck = True,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    system: System = None,
+    no_system: NoSystem = False,
+    template: Template = None,
+    template_arg: TemplateArg = None,
+    column: Column = None,
+    label: Label = None,
+    encoding: Encoding = "utf-8",
+    example: Annotated[list[str] | None, typer.Option(help="Id of a prompt to draw the signal of; repeatable.")] = None,
+    show_text: Annotated[bool, typer.Option(help="Let the report contain prompts and model text.")] = False,
+    allow_unverified: AllowUnverified = False,
+) -> None:
+    """The main job: record, anchors, signal, rates, guard and a report."""
+    from demur.files.writing import write_whole
+    from demur.report import save_figures, signal_figure, write_report
+    from demur.report.parts.look import render
+    from demur.studies import run_study
+    from demur.studies.study.run import LAYERS, example_set, read_sets
+
+    chat = chat_options(system, no_system, template, template_arg)
+    read = read_options(column, label, encoding)
+    sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
+    shown = {one: example_set(one, sets, prompts) for one in example or []}
+    judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
+    loaded = load_model(model, device, dtype, revision, chat)
+    found = run_study(
+        loaded,
+        prompts,
+        out,
+        sampler=sampler_of(loaded, sampler, sampler_arg, steps, seed),
+        layers=LAYERS if layer is None else (layer_of(layer),),
+        batch_size=batch_size,
+        limit=limit,
+        quantile=quantile,
+        judge=judged_by,
+        seed=seed,
+        resume=resume,
+        check=check,
+        read=read,
+        say=typer.echo,
+    )
+    save_figures(found, out / "figures")
+    for name, (member, identity) in shown.items():
+        place = list(zip(found.generations["set"], found.generations["id"], strict=True)).index((member, identity))
+        write_whole(out / "figures" / f"signal-{place}.png", render(signal_figure(found, place), "png"))
+        typer.echo(f"signal of {name}: {out / 'figures' / f'signal-{place}.png'}")
+    typer.echo(f"report: {write_report(found, out / 'report.html', show_text=show_text)}")
+    typer.echo(f"every generation, step by step: demur view {shlex.quote(str(out))}")
