@@ -71,8 +71,9 @@ def canvas(tmp_path: Path) -> Recording:
         "predicted": np.array([predicted], dtype=np.int32),
         "phi": np.zeros((1, 3, 1, 2), dtype=np.float32),
     }
-    manifest = files.read_manifest(tmp_path)
-    files.write_shard(tmp_path, 0, arrays, files.read_shard_table(tmp_path, 0))
+    manifest, table = files.read_manifest(tmp_path), files.read_shard_table(tmp_path, 0)
+    files.write_shard(tmp_path, 0, arrays, table)
+    files.write_table(tmp_path, table)
     files.write_manifest(tmp_path, {**manifest, "mask_token_id": MASK})
     return Recording(tmp_path)
 

@@ -35,7 +35,7 @@ def hostile_report(folder: Path) -> Path:
     study = make_study(12, 6, dict.fromkeys(NAMES, 2))
     words = pd.Series([EVERYTHING] * len(study.generations), dtype=object)  # a column of strings holds no surrogates
     rows = [
-        ["SRI Guard", f"control_{name}" if plain else "control_wrapped", name, 0.5, 0.1, 0.9, 4, 0.5, 0.1, 0.9, 4]
+        ["SRI Guard", f"control_{name}" if plain else "control_wrapped", name, 0.5, 0.1, 0.9, 4, 2, 0.5, 0.1, 0.9, 4]
         for name in NAMES
         for plain in (True, False)
     ]

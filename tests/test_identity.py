@@ -255,6 +255,10 @@ def test_what_demur_recorded_before_is_known_again(tmp_path: Path) -> None:
     manifest["provenance"]["fingerprint"] = manifest["provenance"].pop("former")
     manifest["key"] = Provenance.from_dict(manifest["provenance"]).keys()[1]
     files.write_manifest(out, manifest)
+    for number in files.shard_numbers(out):  # shards that knew the former key
+        arrays, table = files.read_shard_arrays(out, number), files.read_shard_table(out, number)
+        files.write_shard(out, number, arrays, table, manifest["key"])
+    files.write_table(out, files.read_shard_table(out, 0), key=manifest["key"])
     again = record(model, ROWS, steps=2, out=out)
     assert again.provenance.fingerprint == model.former_fingerprint
     assert again.provenance.differences(recording.provenance) == []

@@ -255,7 +255,7 @@ def test_a_bare_network_and_another_layer_serve_too_and_tokens_beyond_the_guard_
             **padded(middle.prompts), max_new_tokens=STEPS + 5, do_sample=False, stopping_criteria=[stopping]
         )
     # With a token after the last step that step is judged too.
-    going = lengths + (middle.model.eos_token_ids[0] != last_tokens(middle)) > stops
+    going = lengths + ~np.isin(last_tokens(middle), middle.model.eos_token_ids) > stops
     np.testing.assert_array_equal(stopping.stopped_at, np.where(going, stops, 0))
     assert output.shape[1] == max(map(len, middle.prompts)) + STEPS + 5
 

@@ -79,7 +79,8 @@ def test_a_model_that_hardly_refuses_stops_before_the_other_sets(
 ) -> None:
     folder = tmp_path / "prompts"
     toy.write_prompts(folder, list(PROMPT_SETS))
-    (folder / "anchors_harmful.jsonl").write_text((folder / "anchors_harmless.jsonl").read_text())
+    answered = (folder / "anchors_harmless.jsonl").read_text().replace('"label": "harmless"', '"label": "harmful"')
+    (folder / "anchors_harmful.jsonl").write_text(answered)
     with pytest.raises(InputError, match=r"harmful prompts 0 of 80 refused \(0%\), 0 left.*another model"):
         run_study(toy_model, folder, tmp_path / "out", steps=14)
     assert sorted(path.name for path in (tmp_path / "out" / "recordings").iterdir()) == [

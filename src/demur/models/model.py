@@ -110,7 +110,7 @@ class Model:
     @property
     def former_fingerprint(self) -> str:
         """What demur 0.1 called this model, by its files, so that what it recorded is known again; else empty."""
-        content = self.content_before() if self.content_before else ""
+        content = self.content_before() if self.content_before and not self.content else ""
         return self._fingerprint({"content": content}) if content else ""
 
     def _fingerprint(self, content: dict[str, str]) -> str:
