@@ -20,6 +20,7 @@ from demur.errors import InputError, ProvenanceError
 from demur.guards import StreamingGuard
 from demur.models import Model, from_network
 from demur.models.capture import ThreadPasses
+from demur.models.end_tokens import token_ids
 from demur.signal import Anchors
 
 
@@ -56,7 +57,9 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
         self._model = network if known else from_network(network, content="unknown")
         self._reading = _checked(source, guard, layer, self._model if known else None)
         self._guard = guard
-        self._eos = torch.tensor(self._model.eos_token_ids, dtype=torch.int64)
+        # What ends a row of `generate`; a token that only demur takes for an end would leave the rest unguarded.
+        ends = token_ids(getattr(self._model.network.generation_config, "eos_token_id", None))
+        self._eos = torch.tensor(ends, dtype=torch.int64)
         self._hooks = ExitStack()
         self._passes: ThreadPasses | None = None
         self._states: list[torch.Tensor] = []
@@ -147,5 +150,7 @@ def _checked(source: Source, guard: StreamingGuard, layer: int | None, model: Mo
             f"{made.sampler.get('pooling')} against Autoregressive with pooling paper. Record the prompts so."
         )
     if made is not None and model is not None:
-        made = replace(made, model=model.name, fingerprint=model.fingerprint, anchors="")
+        made = replace(
+            made, model=model.name, fingerprint=model.fingerprint, former=model.former_fingerprint, anchors=""
+        )
     return Reading.of(source, guard, layer, made)
