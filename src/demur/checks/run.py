@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from demur.checks.batches import batch_row, early_row, window_row
 from demur.checks.bench import SHARED, UNSHARED, Bench
 from demur.checks.canvases import canvas_row
@@ -35,7 +37,7 @@ Rows = list[tuple[str, Callable[[], Row]]]
 
 
 def check(
-    model: Model | str | Path,
+    model: Model | str | Path | torch.nn.Module,
     *,
     quick: bool = False,
     minutes: float = 1.0,
@@ -44,7 +46,7 @@ def check(
 ) -> Check:
     """Prove that demur measures rightly on a model, as it is loaded, on its device and in its dtype.
 
-    model : a `Model`, or what `demur.load` takes, with `options` for it, such as dtype="bfloat16".
+    model : a `Model`, or what `demur.load` takes, with `options` for it, such as dtype="bfloat16" or tokenizer=….
     quick : prompts, batches, `generate` and states only, on few rows: what a study runs first.
     minutes : about how long it may take; sizes follow from a timing of the network. A model so slow that the
         smallest sizes take longer takes longer.
@@ -56,9 +58,10 @@ def check(
     seconds = None
     if not isinstance(model, Model):
         begun = time.perf_counter()
-        load_again: Mapping[str, Any] | None = {"name_or_path": str(model), **options}
+        named = isinstance(model, str | Path)
+        load_again: Mapping[str, Any] | None = {"name_or_path": str(model), **options} if named else None
         model = load(model, **options)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - begun if named else None
     elif options:
         raise InputError(f"{', '.join(options)}: are options of loading, but the model is loaded already")
     else:

@@ -7,7 +7,7 @@ the way in for masked-diffusion models with code of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 
 import torch
 
@@ -19,6 +19,11 @@ from demur.models.model import Family, Model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def is_network(thing: object) -> TypeGuard[torch.nn.Module]:
+    """Whether it is a network with a config, such as those of transformers."""
+    return isinstance(thing, torch.nn.Module) and hasattr(getattr(thing, "config", None), "get_text_config")
 
 
 def from_network(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -29,11 +29,14 @@ from demur.models.formats.dream import build_dream
 from demur.models.formats.gguf import build_gguf
 from demur.models.formats.llada import build_llada
 from demur.models.hub import hub_folder
-from demur.models.in_memory import from_network
+from demur.models.in_memory import from_network, is_network
 from demur.models.json_file import read_json, read_json_if_there
 from demur.models.model import Family, Model
 from demur.models.tokenizer_files import TOKENIZER_FILES, has_tokenizer, read_tokenizer
 from demur.models.weight_files import has_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BUILDERS: dict[str, Callable[[Mapping[str, Any], Path, str | torch.dtype, torch.device], Built]] = {
     "llada": build_llada,
@@ -52,8 +55,9 @@ class Source(NamedTuple):
 
 
 def load(
-    name_or_path: str | Path,
+    name_or_path: str | Path | torch.nn.Module,
     *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     revision: str | None = None,
     device: str = "auto",
     dtype: str | torch.dtype = "auto",
@@ -65,6 +69,9 @@ def load(
     template_arguments: Mapping[str, Any] | None = None,
 ) -> Model:
     """Load a model by Hub id, checkpoint folder, or `.gguf` file (or a folder that holds one).
+
+    A transformers network in memory is taken as it is, with its `tokenizer`: as `from_network`, which has more options.
+    Only family, system, template and template_arguments go with one; what says where and how to load is refused.
 
     name_or_path : "demur/tiny-ar" and "demur/tiny-diffusion" are the bundled models, which need no network. The
         folder or Hub id of a PEFT adapter loads its base model and merges the adapter into it.
@@ -82,6 +89,15 @@ def load(
     Raises `InputError` for an unknown model, a folder that is no checkpoint, an architecture that transformers does
     not know, weights that are pickled, missing, left over or of other shapes than the config asks for.
     """
+    chat: dict[str, Any] = {"template": template, "template_arguments": template_arguments}
+    if isinstance(name_or_path, torch.nn.Module):
+        loading = {"revision": revision, "gguf_file": gguf_file, "trust_remote_code": trust_remote_code}
+        _require_no_loading({**loading, "device": device != "auto" and device, "dtype": dtype != "auto" and dtype})
+        return _in_memory(name_or_path, tokenizer, family, ChatFormat.of(tokenizer, system, **chat))
+    if tokenizer is not None:
+        raise InputError(
+            f"{name_or_path}: brings its own tokenizer; leave tokenizer out, which is for networks in memory"
+        )
     name, place = str(name_or_path), _device(device)
     source = _resolve(name, revision, gguf_file, code=trust_remote_code)
     base, tokens = source, source
@@ -93,7 +109,7 @@ def load(
         built = replace(built, network=merged(built.network, source.folder))
     network = built.network.to(place).eval()
     tokenizer = _tokenizer(tokens, built, trust_remote_code=trust_remote_code)
-    chat_format = ChatFormat.of(tokenizer, system, template=template, template_arguments=template_arguments)
+    chat_format = ChatFormat.of(tokenizer, system, **chat)
     return from_network(
         network,
         tokenizer,
@@ -107,6 +123,23 @@ def load(
         chat_format=chat_format,
         content_before=None if base is not source or is_adapter(source.folder) else _content_before(source, network),
     )
+
+
+def _require_no_loading(options: Mapping[str, Any]) -> None:
+    if given := [name for name, value in options.items() if value]:
+        raise InputError(
+            f"{', '.join(given)}: say how to load, and the network is in memory; leave {given[0]} out, or change the "
+            f"network itself, as by network.to(...)"
+        )
+
+
+def _in_memory(network: torch.nn.Module, tokenizer: Any, family: Family | None, chat_format: ChatFormat) -> Model:
+    if not is_network(network):
+        raise InputError(
+            f"the network is a {type(network).__name__} without a config of transformers; give one of its classes, or "
+            f"set its config as docs/extending.md shows"
+        )
+    return from_network(network, tokenizer, family=family, chat_format=chat_format)
 
 
 def _built(

@@ -9,26 +9,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from demur.errors import InputError
 from demur.models import Layer, Model, load
+from demur.models.in_memory import is_network
 from demur.samplers import Sampler
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 STEPS, SEED = 32, 0
 """Of the model's own sampler, where none is given."""
 KEPT = ("phi", "signal")
 
 
-def as_model(model: Model | str | Path) -> Model:
-    """The model itself, or the one of that name; a bare network is refused."""
+def as_model(
+    model: Model | str | Path | torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    needs_tokenizer: bool = True,
+) -> Model:
+    """The model itself, the one of that name, or one around a network in memory.
+
+    needs_tokenizer : whether a network without its tokenizer is refused; only prompts of token ids go without.
+    """
     if isinstance(model, Model):
+        if tokenizer is not None:
+            raise InputError(f"{model.name}: is a Model, which has its tokenizer; leave tokenizer out")
         return model
-    if isinstance(model, str | Path):
-        return load(str(model))
+    if isinstance(model, str | Path) or (is_network(model) and (tokenizer is not None or not needs_tokenizer)):
+        return load(model, tokenizer=tokenizer)
     raise InputError(
         f"model is a {type(model).__name__}; give a name, a folder or what demur.load returns, and for a network in "
-        f"memory demur.models.from_network(network, tokenizer)"
+        f"memory its tokenizer too, as tokenizer=… or by demur.models.from_network(network, tokenizer)"
     )
 
 

@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
 from demur.errors import InputError
 from demur.models import Layer, Model
@@ -29,14 +30,18 @@ from demur.recording.recording import Recording
 from demur.samplers import Sampler
 from demur.signal import Anchors, AnchorSums
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Prompts = Sequence[Prompt | str | Mapping[str, Any]] | str | Path
 
 
 def record(
-    model: Model | str | Path,
+    model: Model | str | Path | torch.nn.Module,
     prompts: Prompts,
     sampler: Sampler | None = None,
     *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     responses: Sequence[str] | None = None,
     steps: int | None = None,
     layers: Sequence[Layer] | Layer = ("last",),
@@ -50,7 +55,8 @@ def record(
 ) -> Recording:
     """Generate for every prompt and record the pooled states of every step.
 
-    model : or its name, which is loaded. prompts : a path, or a list of texts, rows or `Prompt`s.
+    model : or its name, which is loaded, or a transformers network with its `tokenizer`, which only prompts of
+        token ids do without. prompts : a path, or a list of texts, rows or `Prompt`s.
     sampler : by default the model's own, with `steps` steps, 32 by default, and `seed`, 0 by default. Beside a sampler
         neither is needed, and another value than the sampler's own is refused.
     responses : a text a prompt that is forced as the whole response, so that `model` reads what another model
@@ -68,8 +74,8 @@ def record(
     """
     require_kept(keep)
     require_whole("batch_size", batch_size)
-    model = as_model(model)
     checked = as_prompts(prompts)
+    model = as_model(model, tokenizer, needs_tokenizer=any(prompt.token_ids is None for prompt in checked))
     sampler = chosen_sampler(model, sampler, steps, seed)
     indices = layer_indices(model, layers)
     texts = None if responses is None else checked_responses(responses, checked)

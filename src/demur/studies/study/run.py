@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from demur.bundled import bundled_prompts, is_bundled
 from demur.errors import InputError
@@ -23,7 +24,7 @@ from demur.judges import CompliesJudge, Judge
 from demur.models import Layer, Model
 from demur.prompts import Prompt, ReadOptions, read_prompts
 from demur.recording import Recording, record
-from demur.recording.arguments import chosen_sampler
+from demur.recording.arguments import as_model, chosen_sampler
 from demur.samplers import Sampler
 from demur.signal import Anchors, text_signal
 from demur.studies.study.checked import LEFT_OUT, checked
@@ -45,6 +46,9 @@ from demur.studies.study.recovery import judged_rates
 from demur.studies.study.results import PROMPT_SETS, SETTINGS, Study
 from demur.studies.study.streaming import streaming_table
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 OPTIONAL_SETS = ("test_attacks",)
 FEWEST_FOR_ANCHORS = 8
 LAYERS: tuple[Layer, ...] = ("quarter", "middle", "last")
@@ -54,10 +58,11 @@ COLUMNS += ["prompt_tokens", "seconds"]
 
 
 def run_study(
-    model: Model,
+    model: Model | str | Path | torch.nn.Module,
     prompts: str | Path,
     out: str | Path,
     *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     sampler: Sampler | None = None,
     steps: int | None = None,
     layers: Sequence[Layer] = LAYERS,
@@ -74,6 +79,7 @@ def run_study(
 ) -> Study:
     """Record every prompt set, fit anchors and guard, and measure.
 
+    model : or its name, which is loaded, or a transformers network with its `tokenizer`.
     prompts : folder with the files of `PROMPT_SETS` as .jsonl, .csv, .tsv or .parquet; see `read_sets`.
     layers : whose states are kept; signal and guard read the highest.
     limit : use the first `limit` prompts of each set, of test_attacks the first `limit` of each attack.
@@ -88,6 +94,7 @@ def run_study(
     out = Path(out)
     sets = read_sets(Path(prompts), limit, read)
     require_anchor_prompts(sets, limit)
+    model = as_model(model, tokenizer)
     sampler = chosen_sampler(model, sampler, steps, None if sampler is not None else seed)
     for name in [name for name in sets if name.startswith(PREFIX)]:
         fit = fitting(model, sampler, sets[name])
