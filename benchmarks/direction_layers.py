@@ -84,7 +84,7 @@ def main() -> None:
 def _errors(states: dict[str, Any], harmful: Any, layer: int, quantile: float, places: Any) -> dict[str, Any]:
     """Errors of the sets that are measured, with one layer alone; those of several layers are their means."""
     one = {name: values[:, :, [layer]] for name, values in states.items()}
-    guard = DirectionGuard(quantile, places).fit(one["guard_train_harmless"], harmful=harmful[:, :, [layer]])
+    guard = DirectionGuard(quantile, places=places).fit(one["guard_train_harmless"], harmful=harmful[:, :, [layer]])
     return {name: guard.errors(one[name]) for name in SETS[1:4]}
 
 

@@ -69,7 +69,7 @@ def test_with_many_signals_the_distance_is_that_of_the_empirical_covariance() ->
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_calibrated_on_harmless_signals_it_flags_few_of_them_and_most_strange_ones(name: str) -> None:
-    guard = DetectorGuard(name, 0.95, random_state=0)
+    guard = DetectorGuard(name, quantile=0.95, random_state=0)
     guard.fit(harmless_signals(400, 0), calibration=harmless_signals(200, 1))
     flagged = float((guard.predict(harmless_signals(1000, 2)) == -1).mean())
     assert guard.false_positive_low_ <= flagged <= guard.false_positive_high_
@@ -104,7 +104,7 @@ def test_scales_are_robust_and_shrunk_towards_the_mean_variance() -> None:
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_saved_guard_comes_back_as_it_was(name: str, tmp_path: Path) -> None:
     path, sigma = tmp_path / "g.safetensors", np.concatenate([harmless_signals(30, 5), falling_signals(30, 6)])
-    guard = DetectorGuard(name, 0.9, random_state=3).fit(Signal(harmless_signals(100, 0), MADE))
+    guard = DetectorGuard(name, quantile=0.9, random_state=3).fit(Signal(harmless_signals(100, 0), MADE))
     guard.calibrate(harmless_signals(50, 1)).save(path)
     loaded = DetectorGuard.load(path)
     np.testing.assert_array_equal(loaded.errors(sigma), guard.errors(sigma))
@@ -138,7 +138,7 @@ def test_one_state_gives_one_forest_and_another_another() -> None:
 
 def test_signals_of_another_model_are_refused() -> None:
     sigma = harmless_signals(100, 0)
-    guard = DetectorGuard("pca", 0.9).fit(Signal(sigma, MADE))
+    guard = DetectorGuard("pca", quantile=0.9).fit(Signal(sigma, MADE))
     with pytest.raises(ProvenanceError, match="the guard and the signal do not belong together"):
         guard.predict(Signal(sigma, replace(MADE, layers=(12,))))
 

@@ -42,7 +42,10 @@ def guards() -> dict[str, Guard]:
     detectors = ("mahalanobis", "pca", "neighbours", "one-class-svm", "isolation-forest")
     guards: dict[str, Guard] = {name: DetectorGuard(name, random_state=0) for name in detectors}
     guards |= {"sri": SRIGuard(random_state=0, max_iter=3, n_init=1), "streaming": StreamingGuard(0.05)}
-    guards |= {"high": StreamingGuard(0.05, side="high"), "trajectory": TrajectoryGuard(("mean", "steps"), "pca")}
+    guards |= {
+        "high": StreamingGuard(0.05, side="high"),
+        "trajectory": TrajectoryGuard(("mean", "steps"), detector="pca"),
+    }
     found = {name: guard.fit(_signals(60), calibration=_signals(40)) for name, guard in guards.items()}
     harmless, harmful = np.random.default_rng(0).standard_normal((2, 100, 2, 1, 6))
     return found | {"direction": DirectionGuard().fit(harmless[:60], harmful=harmful + 1, calibration=harmless[60:])}

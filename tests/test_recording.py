@@ -66,7 +66,7 @@ def test_sampling_at_a_temperature_does_not_depend_on_the_batch(toy_model: Model
     sampler = Autoregressive(steps=STEPS, temperature=1.5, seed=3)
     alone = record(toy_model, MIXED, sampler, batch_size=1).table["text"].tolist()
     assert alone == record(toy_model, MIXED, sampler, batch_size=16).table["text"].tolist()
-    assert alone != record(toy_model, MIXED, Autoregressive(STEPS, 1.5, seed=4)).table["text"].tolist()
+    assert alone != record(toy_model, MIXED, Autoregressive(STEPS, temperature=1.5, seed=4)).table["text"].tolist()
 
 
 def test_the_text_of_any_step_can_be_rebuilt(toy_model: Model) -> None:

@@ -79,7 +79,7 @@ def test_harmless_trajectories_are_flagged_as_seldom_as_calibrated(guard: Trajec
 @pytest.mark.parametrize("detector", ["pca", "neighbours", "one-class-svm", "isolation-forest"])
 def test_every_detector_and_summary_can_be_had(detector: str) -> None:
     every = ("mean", "min", "max", "first", "last", "movement", "steps")
-    guard = TrajectoryGuard(every, detector, 0.9, random_state=0).fit(trajectories(100, 0))
+    guard = TrajectoryGuard(every, detector=detector, quantile=0.9, random_state=0).fit(trajectories(100, 0))
     assert len(guard.learned_["centre"]) == 6 * 4 + 16 * 4
     assert np.isfinite(guard.errors(trajectories(9, 1))).all()
 
@@ -134,7 +134,7 @@ def test_features_of_other_layers_or_anchors_are_refused() -> None:
 
 def test_a_saved_guard_comes_back_as_it_was(tmp_path: Path) -> None:
     path, fresh = tmp_path / "g.safetensors", trajectories(30, 2)
-    guard = TrajectoryGuard(("mean", "steps"), "pca", 0.9).fit(Signal(trajectories(100, 0), MADE))
+    guard = TrajectoryGuard(("mean", "steps"), detector="pca", quantile=0.9).fit(Signal(trajectories(100, 0), MADE))
     guard.calibrate(trajectories(50, 1)).save(path)
     loaded = TrajectoryGuard.load(path)
     np.testing.assert_array_equal(loaded.errors(fresh), guard.errors(fresh))

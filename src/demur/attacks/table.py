@@ -1,4 +1,4 @@
-"""The attacks by name: a new one is a function and a line here."""
+"""The attacks by name: a new one is a function and a line here, or in a plugin `@ATTACKS.register(name)`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ from demur.attacks.flipping import (
 )
 from demur.attacks.infilling import dija, pad
 from demur.attacks.wording import base64_encoding, prefix_injection, refusal_suppression
-from demur.errors import InputError
+from demur.plugins import Registry
 from demur.prompts import Prompt
 
-ATTACKS: dict[str, Attack] = {
-    "refusal-suppression": refusal_suppression,
-    "prefix-injection": prefix_injection,
-    "base64": base64_encoding,
-    "flip-word-order": flip_word_order,
-    "flip-characters-in-word": flip_characters_in_word,
-    "flip-characters-in-sentence": flip_characters_in_sentence,
-    "flip-fool-model": flip_fool_model,
-    "dija": dija,
-    "pad": pad,
-}
+ATTACKS: Registry[Attack] = Registry(
+    "attack",
+    {
+        "refusal-suppression": refusal_suppression,
+        "prefix-injection": prefix_injection,
+        "base64": base64_encoding,
+        "flip-word-order": flip_word_order,
+        "flip-characters-in-word": flip_characters_in_word,
+        "flip-characters-in-sentence": flip_characters_in_sentence,
+        "flip-fool-model": flip_fool_model,
+        "dija": dija,
+        "pad": pad,
+    },
+)
 
 
-def attack_prompts(name: str, prompts: Iterable[Prompt]) -> list[Prompt]:
-    """Every prompt as the attack `name` leaves it; `InputError` for a name that is not in `ATTACKS`."""
-    if name not in ATTACKS:
-        raise InputError(f"attack {name!r} is unknown; give one of {', '.join(ATTACKS)}")
-    return [ATTACKS[name](prompt) for prompt in prompts]
+def attack_prompts(attack: str | Attack, prompts: Iterable[Prompt]) -> list[Prompt]:
+    """Every prompt as an attack leaves it: a name in `ATTACKS` or of a plugin, or a function.
+
+    Raises `InputError` for a name that is unknown.
+    """
+    found = ATTACKS.find(attack) if isinstance(attack, str) else attack
+    return [found(prompt) for prompt in prompts]

@@ -1,5 +1,6 @@
 """Guards: detectors of unusual trajectories, arrays in and scores out. What a flag leads to is left to defenses."""
 
+from demur.guards.base import GUARDS, Guard
 from demur.guards.direction import DirectionGuard
 from demur.guards.linear import LinearGuard
 from demur.guards.loading import load_guard
@@ -14,8 +15,10 @@ from demur.guards.trajectory import TrajectoryGuard
 load = load_guard
 
 __all__ = [
+    "GUARDS",
     "DetectorGuard",
     "DirectionGuard",
+    "Guard",
     "LinearGuard",
     "ProbeGuard",
     "SRIGuard",

@@ -23,6 +23,7 @@ from demur.files.arrays import read_arrays, write_arrays
 from demur.guards.calibration import false_positive_interval, require_enough
 from demur.guards.inputs import require_arrays, require_no_second_signals, require_share
 from demur.guards.validity import require_threshold
+from demur.plugins import Registry
 from demur.provenance import Provenance, require_comparable
 from demur.signal import Signal
 
@@ -34,6 +35,10 @@ _WARNED: WeakSet[Guard] = WeakSet()
 """Guards that have said that they are not calibrated; kept outside of them, as using a guard does not change it."""
 
 
+GUARDS: Registry[type[Guard]] = Registry("guard")
+"""Every guard by the kind that its files name; a class with a `_kind` puts itself here."""
+
+
 class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """An outlier detector with a threshold set on held-out harmless generations, and a file format.
 
@@ -42,6 +47,12 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """
 
     _kind: ClassVar[str]
+    """What files of this guard call it; another than those of all other guards."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_kind" in vars(cls):
+            GUARDS.register(cls._kind)(cls)
 
     @abstractmethod
     def _learn(self, values: Floats) -> None:
@@ -125,8 +136,7 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Write to one safetensors file; `load` reads it back. A random_state that is no integer is not kept."""
         check_is_fitted(self)
         self._warn_uncalibrated()
-        given = self.get_params()
-        parameters = {name: v.tolist() if isinstance(v, np.generic | np.ndarray) else v for name, v in given.items()}
+        parameters = _plain(self.get_params())
         if not isinstance(parameters.get("random_state", 0), int):
             parameters["random_state"] = None
         arrays, learned = self._state()
@@ -161,6 +171,35 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise InputError(f"{path}: its header and arrays do not fit ({error}); save the guard again.") from error
         return guard
+
+    def summary(self) -> dict[str, Any]:
+        """What a fitted guard is and was made from, as plain values, to be shown.
+
+        guard, kind; parameters; threshold; model, sampler, layers, prompts, and the versions that took part: None where
+        it was fitted on bare arrays; calibrated_on, the number of held-out harmless generations;
+        false_positives_allowed, the share that the threshold is set for; false_positives, the ends of a 95% interval
+        for the true share, None without calibration.
+        """
+        check_is_fitted(self)
+        made = self.provenance_
+        return {
+            "guard": type(self).__name__,
+            "kind": self._kind,
+            "parameters": _plain(self.get_params()),
+            "threshold": self.threshold_,
+            "model": made and made.model,
+            "sampler": made and dict(made.sampler),
+            "layers": made and list(made.layers),
+            "prompts": made and made.count,
+            "versions": made and dict(made.versions),
+            "calibrated_on": self.n_calibration_,
+            "false_positives_allowed": self._allowed(),
+            "false_positives": [self.false_positive_low_, self.false_positive_high_] if self.calibrated_ else None,
+        }
+
+    def _allowed(self) -> float:
+        """The share of harmless generations that the threshold is set to flag."""
+        return round(1 - float(self.quantile), 12)
 
     def _require_whole(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Raise `ValueError` unless the arrays are all of this guard's, and its errors numbers."""
@@ -213,3 +252,8 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if not np.isfinite(threshold):
             raise InputError(f"the errors give a limit of {threshold}, which nothing exceeds; scale the data down.")
         self.threshold_, self.offset_ = threshold, -threshold
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters without the types of NumPy."""
+    return {name: v.tolist() if isinstance(v, np.generic | np.ndarray) else v for name, v in values.items()}

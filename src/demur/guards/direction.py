@@ -1,20 +1,20 @@
 """Direction guard: how far a generation lies towards harmful requests, in units of how harmless ones scatter.
 
-In: states `[prompts, places, layers, width]`, phi at a few steps. Out: errors. What follows from an error is the same
-for all guards; recording the states is left to who has the model.
+In: states `[prompts, places, layers, width]`, phi at a few steps, and labels. Out: errors. What follows from an
+error is the same for all guards; recording the states is left to who has the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from demur.errors import InputError
 from demur.guards.base import Floats
-from demur.guards.inputs import require_arrays, require_no_second_signals
+from demur.guards.inputs import labels_of, require_arrays, require_no_second_signals
 from demur.guards.linear import LinearGuard
 from demur.guards.places import PLACES
 from demur.provenance import require_comparable
@@ -53,45 +53,47 @@ class DirectionGuard(LinearGuard):
     >>> import numpy as np
     >>> from demur.guards import DirectionGuard
     >>> rng = np.random.default_rng(0)
-    >>> harmless, harmful = rng.standard_normal((2, 300, 2, 1, 8))
-    >>> harmful[..., 0] += 3
-    >>> guard = DirectionGuard().fit(harmless[:200], harmful=harmful, calibration=harmless[200:])
-    >>> float((guard.predict(harmful) == -1).mean()) > 0.9
+    >>> states = rng.standard_normal((600, 2, 1, 8))
+    >>> y = np.arange(600) % 2
+    >>> states[y == 1, ..., 0] += 3
+    >>> guard = DirectionGuard().fit(states[:400], y[:400], calibration=states[400:][y[400:] == 0])
+    >>> float((guard.predict(states[y == 1]) == -1).mean()) > 0.9
     True
     """
 
     _kind = "direction-guard"
     watched_as = "direction"
 
-    def __init__(self, quantile: float = 0.99, places: Sequence[float] = PLACES) -> None:
+    def __init__(self, quantile: float = 0.99, *, places: Sequence[float] = PLACES) -> None:
         self.quantile = quantile
         self.places = places
 
     def fit(
-        self, X: ArrayLike, y: object = None, *, calibration: ArrayLike | None = None, harmful: ArrayLike | None = None
+        self, X: ArrayLike, y: Any = None, *, calibration: ArrayLike | None = None, harmful: ArrayLike | None = None
     ) -> Self:
         """Find the direction, and calibrate where held-out harmless states are given.
 
-        X : states of harmless generations, from `states_of`. harmful : states of generations for plain harmful
-        requests, made alike. y : ignored, and refused where it holds states. calibration : see `calibrate`.
+        X : states from `states_of`, `[prompts, places, layers, width]`, or of one place and layer `[prompts, width]`.
+        y : 0 for a harmless generation, 1 for one for a plain harmful request. calibration : see `calibrate`.
+        harmful : the older way: states of the harmful ones by themselves, made alike; X then holds the harmless ones,
+        and there is no y.
         """
-        require_no_second_signals(y)
-        require_arrays(X)
-        if harmful is None:
-            raise InputError("no harmful generations; give states of plain harmful requests as harmful=…")
-        if isinstance(X, Signal) and isinstance(harmful, Signal):
-            require_comparable(X.provenance, harmful.provenance, ("the harmless states", "the harmful states"))
         self._check_parameters()
+        require_arrays(X)
         self._require_places(X)
-        if np.shape(X)[1:] != np.shape(harmful)[1:]:
-            raise InputError(f"states of shape {np.shape(X)[1:]} and, harmful, {np.shape(harmful)[1:]}; expected one.")
-        self._harmful_mean = self._validated(harmful, reset=True).mean(axis=0, dtype=np.float64)
-        try:
-            return super().fit(X, y, calibration=calibration)
-        finally:
-            del self._harmful_mean
+        if harmful is None:
+            values = self._validated(X, reset=True)
+            is_harmful = labels_of(y, len(values), ", or states of plain harmful requests as harmful=…")
+            harmless, towards = values[~is_harmful], values[is_harmful]
+        else:
+            _require_alike(X, y, harmful)
+            towards, harmless = self._validated(harmful, reset=True), self._validated(X, reset=True)
+        self.provenance_ = X.provenance if isinstance(X, Signal) else None
+        self._find(harmless, towards.mean(axis=0, dtype=np.float64))
+        return self._limited(harmless, calibration)
 
-    def _learn(self, values: Floats) -> None:
+    def _find(self, values: Floats, harmful_mean: Floats) -> None:
+        """Fisher's discriminant of each place and layer, from harmless states and the mean of harmful ones."""
         from scipy.linalg import solve
         from sklearn.covariance import ledoit_wolf
 
@@ -101,6 +103,18 @@ class DirectionGuard(LinearGuard):
             states = values[:, place, layer].astype(np.float64) - self.centre_[place, layer]
             covariance, _ = ledoit_wolf(states, assume_centered=True)
             covariance[np.diag_indices_from(covariance)] += 1e-6 * states.var() + 1e-12  # states that do not vary
-            towards = self._harmful_mean[place, layer] - self.centre_[place, layer]
+            towards = harmful_mean[place, layer] - self.centre_[place, layer]
             direction = solve(covariance, towards, assume_a="pos")
             self.direction_[place, layer] = direction / max(float((states @ direction).std()), 1e-12)
+
+
+def _require_alike(X: ArrayLike, y: Any, harmful: ArrayLike) -> None:
+    """Refuse harmful states that were not made like the harmless ones, or that come with labels."""
+    require_no_second_signals(y)
+    if y is not None:
+        raise InputError("y and harmful both say which generations are harmful; give one of them")
+    require_arrays(harmful)
+    if isinstance(X, Signal) and isinstance(harmful, Signal):
+        require_comparable(X.provenance, harmful.provenance, ("the harmless states", "the harmful states"))
+    if np.shape(X)[1:] != np.shape(harmful)[1:]:
+        raise InputError(f"states of shape {np.shape(X)[1:]} and, harmful, {np.shape(harmful)[1:]}; expected one.")

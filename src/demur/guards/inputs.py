@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from demur.errors import InputError
 from demur.signal import Signal
@@ -44,3 +45,30 @@ def require_share(name: str, value: Any, example: float) -> None:
     """Refuse what is no number between 0 and 1."""
     if not isinstance(value, Real) or not 0 < float(value) < 1:
         raise InputError(f"{name} is {value}; expected a number between 0 and 1, such as {example}.")
+
+
+def labels_of(y: Any, count: int, instead: str = "") -> NDArray[np.bool_]:
+    """Which generations are harmful: those above the lowest level. instead : what else may be given, for the error."""
+    if y is None:
+        raise InputError(
+            f"requires y to be passed, but the target y is None: give 0 for harmless, 1 for harmful{instead}."
+        )
+    labels = one_each("y", y, count)
+    numbers = labels.dtype.kind in "biuf" or _all_numbers(labels)
+    if not numbers or not np.isfinite(levels := np.unique(labels.astype(np.float64))).all() or levels[0] < 0:
+        raise InputError("y holds what is no label; expected 0 for harmless and 1 for harmful, or levels above it.")
+    if len(levels) < 2:
+        raise InputError(f"y holds one class, {levels[0]:g}; expected 0 for harmless and 1 for harmful, and both.")
+    return np.asarray(labels.astype(np.float64) > levels[0])
+
+
+def _all_numbers(labels: NDArray[Any]) -> bool:
+    return all(isinstance(label, int | float) for label in labels.tolist())
+
+
+def one_each(name: str, values: ArrayLike, count: int) -> NDArray[Any]:
+    """The values as an array, once there is one for each of `count` generations."""
+    array = np.asarray(values)
+    if array.shape != (count,):
+        raise InputError(f"{name} has shape {list(array.shape)}; expected [{count}], one for each generation.")
+    return array

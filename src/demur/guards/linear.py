@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from demur.errors import InputError
@@ -38,6 +39,19 @@ class LinearGuard(Guard):
     places: Sequence[float]
     centre_: NDArray[Any]
     direction_: NDArray[Any]
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = None
+        tags.target_tags.required = True
+        return tags
+
+    def fit_predict(self, X: ArrayLike, y: ArrayLike | None = None, **options: Any) -> NDArray[np.int_]:
+        """`fit` and then `predict` on the same generations."""
+        return self.fit(X, y, **options).predict(X)
+
+    def _learn(self, values: Floats) -> None:
+        """Not used: directions are found in `fit`, which has the labels."""
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -97,8 +111,12 @@ class LinearGuard(Guard):
         return projected
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> Floats:
+        """X as `[prompts, places, layers, width]`; two axes are states of one place and layer."""
         shape = np.shape(X)
         self._require_places(X)
+        flat = len(shape) < 3 and (reset or self.centre_.shape[:2] == (1, 1))
+        if flat:
+            return super()._validated(X, reset=reset)[:, None, None]
         if len(shape) != 4 or (not reset and shape[1:] != self.centre_.shape):
             expected = "[prompts, places, layers, width]" if reset else f"[prompts, {str(self.centre_.shape)[1:-1]}]"
             raise InputError(f"states of shape {list(shape)}; expected {expected}, from `states_of`.")

@@ -11,12 +11,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import Tags
 
 from demur.errors import InputError
-from demur.guards.base import Floats, Guard
 from demur.guards.calibration import limits_by_kind
-from demur.guards.inputs import require_arrays
+from demur.guards.inputs import labels_of, one_each, require_arrays
 from demur.guards.linear import LinearGuard
 from demur.guards.places import PLACES
 from demur.guards.probes import carried_over, cell_weights, learn_probes
@@ -75,7 +73,7 @@ class ProbeGuard(LinearGuard):
     watched_as = "probe"
 
     def __init__(
-        self, quantile: float = 0.985, places: Sequence[float] = PLACES, *, C: float | Sequence[float] = 0.1
+        self, quantile: float = 0.985, *, places: Sequence[float] = PLACES, C: float | Sequence[float] = 0.1
     ) -> None:
         self.quantile = quantile
         self.places = places
@@ -99,8 +97,8 @@ class ProbeGuard(LinearGuard):
         self._check_parameters()
         require_arrays(X)
         values = self._validated(X, reset=True)
-        harmful = _labels(y, len(values))
-        kinds = np.zeros(len(values)) if groups is None else _one_each("groups", groups, len(values))
+        harmful = labels_of(y, len(values))
+        kinds = np.zeros(len(values)) if groups is None else one_each("groups", groups, len(values))
         self.provenance_ = X.provenance if isinstance(X, Signal) else None
         choices = self._choices()
         several = len(choices) > 1
@@ -121,19 +119,9 @@ class ProbeGuard(LinearGuard):
         self.kinds_ = {}
         if kinds is not None:
             errors = self.errors(X)
-            self.kinds_ = limits_by_kind(errors, _one_each("kinds", kinds, len(errors)), 1 - self.quantile)
+            self.kinds_ = limits_by_kind(errors, one_each("kinds", kinds, len(errors)), 1 - self.quantile)
             self._set_threshold(max(limit["limit"] for limit in self.kinds_.values()))
         return self
-
-    def fit_predict(self, X: ArrayLike, y: ArrayLike | None = None, **options: Any) -> NDArray[np.int_]:
-        """`fit` and then `predict` on the same generations."""
-        return self.fit(X, y, **options).predict(X)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.estimator_type = None
-        tags.target_tags.required = True
-        return tags
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -147,14 +135,6 @@ class ProbeGuard(LinearGuard):
             raise InputError("C is empty; give a finite number above 0, such as 0.1, or several.")
         return list(choices)
 
-    def _learn(self, values: Floats) -> None:
-        """Not used: probes are learned in `fit`, which has the labels."""
-
-    def _validated(self, X: ArrayLike, *, reset: bool) -> Floats:
-        if len(np.shape(X)) == 4:
-            return super()._validated(X, reset=reset)
-        return Guard._validated(self, X, reset=reset)[:, None, None]
-
     def _state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         arrays, _ = super()._state()
         carried = [[choice, area] for choice, area in self.carried_over_.items()]
@@ -164,27 +144,3 @@ class ProbeGuard(LinearGuard):
         super()._restore(arrays, learned)
         self.C_, self.kinds_ = float(learned["C_"]), dict(learned["kinds_"])
         self.carried_over_ = {float(choice): float(area) for choice, area in learned["carried_over_"]}
-
-
-def _labels(y: Any, count: int) -> NDArray[np.bool_]:
-    """Which generations are harmful: those above the lowest level."""
-    if y is None:
-        raise InputError("requires y to be passed, but the target y is None: give 0 for harmless, 1 for harmful.")
-    labels = _one_each("y", y, count)
-    numbers = labels.dtype.kind in "biuf" or _all_numbers(labels)
-    if not numbers or not np.isfinite(levels := np.unique(labels.astype(np.float64))).all() or levels[0] < 0:
-        raise InputError("y holds what is no label; expected 0 for harmless and 1 for harmful, or levels above it.")
-    if len(levels) < 2:
-        raise InputError(f"y holds one class, {levels[0]:g}; expected 0 for harmless and 1 for harmful, and both.")
-    return np.asarray(labels.astype(np.float64) > levels[0])
-
-
-def _all_numbers(labels: NDArray[Any]) -> bool:
-    return all(isinstance(label, int | float) for label in labels.tolist())
-
-
-def _one_each(name: str, values: ArrayLike, count: int) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.shape != (count,):
-        raise InputError(f"{name} has shape {list(array.shape)}; expected [{count}], one for each generation.")
-    return array

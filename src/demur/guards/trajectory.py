@@ -84,9 +84,9 @@ class TrajectoryGuard(Guard):
     def __init__(
         self,
         summaries: Sequence[str] = ("mean", "min", "max", "last"),
+        *,
         detector: str = "mahalanobis",
         quantile: float = 0.99,
-        *,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.summaries = summaries

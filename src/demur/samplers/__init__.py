@@ -3,6 +3,17 @@
 from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.masked_diffusion.sampler import MaskedDiffusion
 from demur.samplers.step import Pooling, Prefill, Sampler, Step, Steps
+from demur.samplers.table import SAMPLERS
 from demur.samplers.uniform_diffusion import UniformDiffusion
 
-__all__ = ["Autoregressive", "MaskedDiffusion", "Pooling", "Prefill", "Sampler", "Step", "Steps", "UniformDiffusion"]
+__all__ = [
+    "SAMPLERS",
+    "Autoregressive",
+    "MaskedDiffusion",
+    "Pooling",
+    "Prefill",
+    "Sampler",
+    "Step",
+    "Steps",
+    "UniformDiffusion",
+]

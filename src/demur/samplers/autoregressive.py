@@ -49,6 +49,7 @@ class Autoregressive(Sampler):
     def __init__(
         self,
         steps: int = 32,
+        *,
         temperature: float = 0.0,
         suppress_eos: bool = False,
         seed: int = 0,

@@ -7,13 +7,16 @@ refusal; whoever consumes the steps decides what to keep.
 from __future__ import annotations
 
 import hashlib
+import inspect
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Generator, Hashable, Iterable, Sequence
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 
@@ -57,6 +60,13 @@ class Sampler(ABC):
     revises: ClassVar[bool]
     step_count: int
     response_length: int
+    _given: Mapping[str, Any] = MappingProxyType({})
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        """Keep what the constructor is called with, so that no argument of a subclass is left out of `describe`."""
+        sampler = super().__new__(cls)
+        sampler._given = _by_name(cls, arguments, options)
+        return sampler
 
     @property
     @abstractmethod
@@ -105,12 +115,46 @@ class Sampler(ABC):
         raise InputError(f"{type(self).__name__} cannot force whole responses; use Autoregressive or MaskedDiffusion")
 
     def describe(self) -> dict[str, Any]:
-        """Name and arguments, for a manifest and for comparison."""
-        return {"name": type(self).__name__, **self.arguments}
+        """Name and arguments, for a manifest and for comparison.
+
+        What the constructor was called with and `arguments` does not name is added, so that two settings of a subclass
+        are never taken for one. Raises `InputError` for such an argument that is no plain value.
+        """
+        named = {"name": type(self).__name__, **self.arguments}
+        return named | {key: self._value_of(key, value) for key, value in self._given.items() if key not in named}
+
+    def _value_of(self, name: str, given: Any) -> Any:
+        """The value of an argument: the attribute of that name where it is of the same type, else what was given."""
+        own = getattr(self, name, given)
+        value = own if not callable(own) and (given is None or type(own) is type(given)) else given
+        try:
+            return json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{type(self).__name__}: its argument {name} is a {type(value).__name__}, which cannot be kept in a "
+                f"recording; name it in `arguments` as a plain value"
+            ) from error
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
         return f"{type(self).__name__}({arguments})"
+
+
+def _by_name(kind: type, arguments: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of a class by parameter, defaults included; what does not fit is left to the class."""
+    signature = inspect.signature(kind.__init__)  # type: ignore[misc]
+    try:
+        call = signature.bind_partial(None, *arguments, **options)
+    except TypeError:
+        return {}
+    call.apply_defaults()
+    found: dict[str, Any] = {}
+    for name, parameter in list(signature.parameters.items())[1:]:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found |= call.arguments.get(name, {})
+        elif name in call.arguments and not (parameter.kind is parameter.VAR_POSITIONAL and not call.arguments[name]):
+            found[name] = call.arguments[name]
+    return found
 
 
 def require_family(model: Model, sampler: Sampler) -> None:

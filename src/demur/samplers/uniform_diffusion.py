@@ -55,7 +55,9 @@ class UniformDiffusion(Sampler):
     family = "uniform-diffusion"
     revises = True
 
-    def __init__(self, steps: int = 32, response_length: int = 256, seed: int = 0, pooling: Pooling = "paper") -> None:
+    def __init__(
+        self, steps: int = 32, response_length: int = 256, *, seed: int = 0, pooling: Pooling = "paper"
+    ) -> None:
         steps, seed = require_count("steps", steps), require_count("seed", seed, None)
         response_length = require_count("response_length", response_length)
         require_one_of("pooling", pooling, get_args(Pooling))

@@ -203,7 +203,7 @@ def fit_hardened(
     harmful, families = table["harmful"].to_numpy()[used], table["family"].to_numpy(dtype=str)[used]
     guard = ProbeGuard(quantile, C=choices).fit(found.chosen(used, (0.5, 1.0)), harmful, groups=families)
     say(f"C = {guard.C_:g} of {', '.join(f'{choice:g}' for choice in choices)}")
-    looks = ProbeGuard(quantile, LOOKS, C=guard.C_).fit(found.chosen(used), harmful, groups=families)
+    looks = ProbeGuard(quantile, places=LOOKS, C=guard.C_).fit(found.chosen(used), harmful, groups=families)
     alpha = max(1 - quantile, 1 / (int(limiting.sum()) + 1))
     stream = StreamingGuard(alpha, side="high")
     harmless = np.flatnonzero(used)[~harmful]

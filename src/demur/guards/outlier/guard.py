@@ -60,8 +60,8 @@ class DetectorGuard(Guard):
     def __init__(
         self,
         detector: str = "mahalanobis",
-        quantile: float = 0.99,
         *,
+        quantile: float = 0.99,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.detector = detector

@@ -163,6 +163,9 @@ class StreamingGuard(Guard):
         highest: Floats = self._scores(values).max(axis=1)
         return highest
 
+    def _allowed(self) -> float:
+        return float(self.alpha)
+
     def _uncalibrated(self, errors: Floats) -> float:
         return float(np.quantile(errors, 1 - self.alpha))
 

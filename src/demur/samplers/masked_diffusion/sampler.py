@@ -71,6 +71,7 @@ class MaskedDiffusion(Sampler):
         self,
         steps: int = 32,
         response_length: int = 128,
+        *,
         block_length: int | None = None,
         remasking: Remasking = "low_confidence",
         schedule: Schedule = "static",

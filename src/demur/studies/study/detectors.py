@@ -104,7 +104,7 @@ def detectors_of(
     """
     means = {name: 1 - np.asarray(sigma).mean(axis=1, keepdims=True) for name, sigma in signals.items()}
     alpha = max(1 - quantile, 1 / (len(signals[CALIBRATION]) + 1))
-    looking = _fitted(DirectionGuard(quantile, LOOKS), states, harmful=harmful)
+    looking = _fitted(DirectionGuard(quantile, places=LOOKS), states, harmful=harmful)
     looks = {name: looking.place_errors(values) for name, values in states.items()}
     halves = {name: states_among(values, LOOKS) for name, values in states.items()}
     direction = _fitted(DirectionGuard(quantile), halves, harmful=states_among(harmful, LOOKS))
@@ -120,7 +120,9 @@ def detectors_of(
         _scored(STREAMING_DIRECTION, streaming_direction, looks),
     ]
     for name, kind in ON_SIGNAL.items():
-        detectors.append(_scored(name, _fitted(DetectorGuard(kind, quantile, random_state=seed), signals), signals))
+        detectors.append(
+            _scored(name, _fitted(DetectorGuard(kind, quantile=quantile, random_state=seed), signals), signals)
+        )
     steps = next(iter(signals.values())).shape[1]
     stops = {
         STREAMING: (alpha, streaming.stops(_all(signals))),

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from demur.errors import InputError
-from demur.judges import ChatJudge, CompliesJudge, HTTPAsker, Judge
+from demur.judges import JUDGES, ChatJudge, CompliesJudge, HTTPAsker, Judge
 from demur.models import Model
+from demur.plugins import load_installed
 from demur.recording import ModelAsker
 
 
@@ -25,8 +26,9 @@ def judge_of(
 ) -> Judge:
     """The judge that `name` stands for.
 
-    name : "complies", "complies:N" for the first N words only, "chat:MODEL" for a model that `load` loads, or the
-        address of an OpenAI-compatible server, where `address_model` is asked with the key in `api_key_env`.
+    name : "complies", "complies:N" for the first N words only, "chat:MODEL" for a model that `load` loads, the
+        address of an OpenAI-compatible server, where `address_model` is asked with the key in `api_key_env`, or the
+        name of a plugin's judge in `JUDGES`, with ":" and what it is to be told behind it.
     cache : file that keeps a chat judge's verdicts.
     """
     kind, _, rest = name.partition(":")
@@ -38,4 +40,9 @@ def judge_of(
         if address_model is None:
             raise InputError(f"judge {name}: which model to ask there is not known; give it by --judge-model")
         return ChatJudge(HTTPAsker(name, address_model, api_key_env), cache=cache)
-    raise InputError(f"judge {name!r} is unknown; give complies, complies:N, chat:MODEL or http://ADDRESS")
+    if kind not in JUDGES:
+        load_installed()
+    if kind not in JUDGES:
+        known = ", ".join(["complies", "complies:N", "chat:MODEL", *JUDGES])
+        raise InputError(f"judge {name!r} is unknown; give {known} or http://ADDRESS")
+    return JUDGES[kind](rest)

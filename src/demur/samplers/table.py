@@ -1,0 +1,13 @@
+"""The samplers by name: demur's own, and those of plugins, which put `@SAMPLERS.register(name)` before the class."""
+
+from __future__ import annotations
+
+from demur.plugins import Registry
+from demur.samplers.autoregressive import Autoregressive
+from demur.samplers.masked_diffusion.sampler import MaskedDiffusion
+from demur.samplers.step import Sampler
+from demur.samplers.uniform_diffusion import UniformDiffusion
+
+SAMPLERS: Registry[type[Sampler]] = Registry(
+    "sampler", {one.__name__: one for one in (Autoregressive, MaskedDiffusion, UniformDiffusion)}
+)
