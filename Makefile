@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-faults lint format bench train-tiny clean
+.PHONY: setup demo test test-faults test-wheel lint format docs bench train-tiny clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,16 @@ test: lint
 test-faults: setup
 	DEMUR_FUZZ_CASES=3000 DEMUR_CRASH_STEP=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 
+# The wheel in an empty environment: it installs, and the demonstration runs there.
+test-wheel: setup
+	rm -rf build/wheel
+	$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/build/wheel
+	$(PYTHON) -m venv build/wheel/empty
+	build/wheel/empty/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	build/wheel/empty/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/demur-*.whl
+	cd build/wheel && HF_HUB_OFFLINE=1 empty/bin/demur demo --out demo
+	test -s build/wheel/demo/report.html
+
 # Rebuild the bundled models and prompt sets from nothing, two trainings at a time, and measure them.
 TRAINED := build/tiny
 train-tiny: setup
@@ -50,6 +60,11 @@ train-tiny: setup
 	cp -r $(TRAINED)/ar-0 src/demur/bundled/tiny-ar
 	cp -r $(TRAINED)/diffusion-0 src/demur/bundled/tiny-diffusion
 	OMP_NUM_THREADS=2 $(BIN)/python training/evaluate.py $(TRAINED)/scores.json $(TRAINED)/ar-0 $(TRAINED)/diffusion-0 --threads 2
+
+# The documentation site, in build/site. Every warning is an error.
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 bench: setup
 	$(BIN)/python benchmarks/guard.py
