@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 import demur
+from demur.attacks import ATTACKS
+from demur.guards import GUARDS
+from demur.judges import JUDGES
 from demur.models.loading import BUILDERS
+from demur.samplers import SAMPLERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
@@ -24,14 +28,16 @@ def blocks(page: Path) -> list[tuple[int, str]]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The names that the page's code leaves behind, run in an empty folder."""
     names: dict[str, Any] = {"__name__": "page"}
-    known = dict(BUILDERS)
+    tables: list[dict[str, Any]] = [BUILDERS, ATTACKS, JUDGES, SAMPLERS, GUARDS]
+    known = [dict(table) for table in tables]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("page"))
         for line, code in blocks(PAGE):
             exec(compile("\n" * line + code, str(PAGE), "exec"), names)
         yield names
-    BUILDERS.clear()
-    BUILDERS.update(known)
+    for table, before in zip(tables, known, strict=True):
+        table.clear()
+        table.update(before)
 
 
 def test_the_page_holds_python_only_in_blocks_that_are_run(page: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from demur.errors import InputError
+from demur.notebook import facts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,10 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}] (n={self.count})"
+
+    def _repr_html_(self) -> str:
+        interval = f"{self.low:.2f} to {self.high:.2f}"
+        return facts(f"{self.value:.2f}", {"95% interval": interval, "count": self.count, "hits": self.hits})
 
 
 FIELDS = tuple(field.name for field in fields(Rate))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -99,18 +99,12 @@ def judge_of(
 
 def sampler_of(model: Model, name: str | None, arguments: list[str] | None, steps: int, seed: int) -> Sampler:
     """The sampler asked for; values of its arguments are read as JSON, and as text where they are none."""
-    from demur import samplers
+    from demur.samplers import SAMPLERS
 
     given = {"seed": seed, **dict(_argument(text) for text in arguments or [])}
-    found = {name: getattr(samplers, name) for name in samplers.__all__}
-    known = [name for name, one in found.items() if isinstance(one, type) and samplers.Sampler in one.__mro__[1:]]
-    if name is not None and name not in known:
-        raise InputError(f"sampler {name!r} is unknown; give one of {', '.join(known)}")
+    make: Callable[..., Sampler] = model.default_sampler if name is None else SAMPLERS.find(name)
     try:
-        if name is None:
-            made: Sampler = model.default_sampler(steps=steps, **given)
-        else:
-            made = found[name](steps=steps, **given)
+        made = make(steps=steps, **given)
     except TypeError as error:
         raise InputError(f"the sampler does not take these arguments: {error}") from error
     return made

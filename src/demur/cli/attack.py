@@ -18,8 +18,9 @@ def _list_attacks(asked: bool) -> None:
     if asked:
         from demur.attacks import ATTACKS
 
+        ATTACKS.names()  # of plugins too
         for name, one in ATTACKS.items():
-            typer.echo(f"{name:30}{(one.__doc__ or '').splitlines()[0]}")
+            typer.echo(f"{name:30}{(one.__doc__ or '-').splitlines()[0]}")
         raise typer.Exit
 
 

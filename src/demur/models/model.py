@@ -20,6 +20,7 @@ from demur.errors import InputError
 from demur.models.capture import ThreadPasses, forks, innermost, passes_of, require_same_process
 from demur.models.chat import ChatFormat, decode_response
 from demur.models.fingerprint import network_hash, tokenizer_hash
+from demur.notebook import facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,7 +38,7 @@ SAMPLER_OF_FAMILY: dict[str, str] = {
 """The sampler each family is decoded with, as ``module:class``: by name, because samplers import models."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
     """A network ready to be recorded.
 
@@ -72,6 +73,18 @@ class Model:
     final_norm: str | None = None
     content_before: Callable[[], str] | None = field(default=None, repr=False, compare=False)
     forks_before: int = field(default_factory=forks, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={value!r}" for name, value in self._facts().items())
+        return f"Model({self.name!r}, {said})"
+
+    def _repr_html_(self) -> str:
+        return facts(f"Model {self.name}", {**self._facts(), "tokenizer": type(self.tokenizer).__name__})
+
+    def _facts(self) -> dict[str, Any]:
+        dtype = str(self.dtype).removeprefix("torch.")
+        sizes = {"layers": self.layer_count, "width": self.width}
+        return {"family": self.family, **sizes, "dtype": dtype, "device": str(self.device)}
 
     @property
     def config(self) -> Any:

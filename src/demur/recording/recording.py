@@ -17,6 +17,7 @@ from demur.errors import InputError
 from demur.files.seals import allow_unverified as allowing
 from demur.files.staging import found
 from demur.files.writing import disk_errors
+from demur.notebook import facts, sampler_words
 from demur.provenance import Provenance
 from demur.recording import folder as files
 from demur.recording.gaps import text_with_gaps
@@ -76,6 +77,16 @@ class Recording:
 
     def __repr__(self) -> str:
         return f"Recording({str(self.path)!r}, prompts={len(self)}, steps={self.steps}, layers={list(self.layers)})"
+
+    def _repr_html_(self) -> str:
+        made, verdicts = self.provenance, self._whole_table["refused"].dropna()
+        sizes = {
+            "prompts": len(self),
+            "refused": f"{int(verdicts.sum())} of {len(verdicts)}",
+            "layers": list(self.layers),
+        }
+        made_by = {"model": made.model, "sampler": sampler_words(made.sampler)}
+        return facts(f"Recording {self.path}", {**made_by, **sizes, "keeps": self.keep})
 
     @property
     def layers(self) -> tuple[int, ...]:

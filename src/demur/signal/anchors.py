@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from demur.errors import InputError
 from demur.files.arrays import read_arrays, write_arrays
+from demur.notebook import facts, sampler_words
 from demur.provenance import Provenance, require_comparable
 from demur.signal.formula import sri, sri_features
 from demur.signal.signal import Signal
@@ -25,7 +26,7 @@ from demur.signal.sums import AnchorCount, AnchorSums, RecordingLike, require_en
 _KIND = "anchors"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Anchors:
     """Mean phi of answered harmless and of refused harmful prompts, step by step.
 
@@ -55,6 +56,18 @@ class Anchors:
         for name, anchor in (("harmless", self.harmless), ("harmful", self.harmful)):
             if not np.isfinite(anchor).all():
                 raise InputError(f"the {name} anchor is not finite; fit the anchors on finite phi.")
+
+    def __repr__(self) -> str:
+        steps, _, width = self.harmless.shape
+        counts = "".join(f", {side}={count.kept}" for side, count in self.counts.items())
+        return f"Anchors(steps={steps}, layers={list(self.layers)}, width={width}{counts})"
+
+    def _repr_html_(self) -> str:
+        made = self.provenance
+        values = {"steps": len(self.harmless), "layers": list(self.layers), "width": self.harmless.shape[2]}
+        kept = {f"{side} prompts": f"{count.kept} of {count.seen}" for side, count in self.counts.items()}
+        known = {"model": made.model, "sampler": sampler_words(made.sampler)} if made else {}
+        return facts("Anchors", {**known, **values, **kept})
 
     @property
     def fingerprint(self) -> str:

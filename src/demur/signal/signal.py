@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from demur.notebook import facts, plot, sampler_words
 from demur.provenance import Provenance
 
 
@@ -36,6 +37,13 @@ class Signal(np.ndarray[Any, np.dtype[np.float32]]):
     @provenance.setter
     def provenance(self, made: Provenance | None) -> None:
         self._made = [made]
+
+    def _repr_html_(self) -> str:
+        made = self.provenance
+        known = (
+            {"model": made.model, "sampler": sampler_words(made.sampler), "layers": list(made.layers)} if made else {}
+        )
+        return facts(f"Signal of shape {list(self.shape)}", known, plot(np.asarray(self)))
 
     def __array_finalize__(self, source: NDArray[Any] | None) -> None:
         self._made = [None]

@@ -17,6 +17,7 @@ from demur.files.manifests import read_manifest, write_manifest
 from demur.files.seals import allow_unverified as allowing
 from demur.files.staging import found, switched
 from demur.files.tables import read_table, write_table
+from demur.notebook import facts, sampler_words, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ SETTINGS = "study.json"
 SIGNALS = "signals.parquet"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """The results of one model under one sampler.
 
@@ -74,6 +75,17 @@ class Study:
     streaming: pd.DataFrame
     projection: pd.DataFrame
     path: Path = field(default=Path())
+
+    def __repr__(self) -> str:
+        model, count = self.settings.get("model"), len(self.generations)
+        return f"Study({str(self.path)!r}, model={model!r}, generations={count}, steps={self.steps})"
+
+    def _repr_html_(self) -> str:
+        chosen = self.rates[self.rates["rate"].str.match("RR|ASR")]
+        columns = ["rate", "group", "value", "low", "high", "count"]
+        rows = table(columns, chosen[columns].itertuples(index=False, name=None))
+        made = {"model": self.settings.get("model"), "sampler": sampler_words(self.settings.get("sampler") or {})}
+        return facts(f"Study {self.path}", {**made, "generations": len(self.generations), "steps": self.steps}, rows)
 
     @property
     def steps(self) -> int:
