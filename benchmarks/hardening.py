@@ -82,7 +82,7 @@ def test_sets(folder: Path, limit: int | None) -> dict[str, list[demur.Prompt]]:
     sets = {name: demur.read_prompts(folder / f"{name}.jsonl") for name in ("test_attacks", "test_harmless")}
     sets["test_harmful"] = demur.read_prompts(folder / "test_harmful.jsonl")
     sets["control_wrapped"] = wrapped(sets["test_attacks"], sets["test_harmless"][::-1])
-    return {name: first_of_each(prompts, limit) for name, prompts in {**sets, **bundled_controls()}.items()}
+    return {name: first_of_each(prompts, limit) for name, prompts in {**sets, **bundled_controls()}.items() if prompts}
 
 
 def recorded(recordings: Sequence[Recording]) -> Recorded:
@@ -171,7 +171,7 @@ def attack_rows(guard: Guard, tests: dict[str, Recorded], groups: np.ndarray) ->
         "rows": rows,
         "mean_auroc": float(np.mean([row["auroc"]["value"] for row in rows[:-1]])),
         "auroc_against_sounds_dangerous": vars(auroc(guard.scores[SOUNDS], scores)),
-        "plain_harmful_caught": share(guard.scores["test_harmful"] > guard.limit),
+        "plain_harmful_caught": share(guard.scores.get("test_harmful", np.empty(0)) > guard.limit),
     }
 
 
@@ -179,6 +179,8 @@ def false_positives(guard: Guard, tests: dict[str, Recorded]) -> dict[str, Any]:
     """Shares of harmless prompts flagged, a kind each, and harmless requests in the wrappers of each attack."""
     kinds = [name for name in tests if name not in ("test_attacks", "test_harmful", "control_wrapped")]
     found = {name: share(guard.scores[name] > guard.limit) for name in kinds}
+    if "control_wrapped" not in tests:  # no attack holds its goal word for word
+        return {"kinds": found, "inside": {}}
     attacks = tests["control_wrapped"].table["attack"].to_numpy(dtype=str)
     inside = guard.scores["control_wrapped"] > guard.limit
     return {"kinds": found, "inside": {attack: share(inside[attacks == attack]) for attack in dict.fromkeys(attacks)}}
@@ -223,8 +225,8 @@ def streaming(found: Hardened, tests: dict[str, Recorded], groups: np.ndarray) -
 
 
 def share(hits: np.ndarray) -> dict[str, Any]:
-    """A share with its count and 95% interval."""
-    return vars(wilson(int(hits.sum()), len(hits)))
+    """A share with its count and 95% interval; its value is None where there is nothing to count."""
+    return vars(wilson(int(hits.sum()), len(hits))) | ({} if len(hits) else {"value": None})
 
 
 if __name__ == "__main__":

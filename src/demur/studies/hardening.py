@@ -212,6 +212,10 @@ def fit_hardened(
     guard.calibrate(found.chosen(limiting, (0.5, 1.0)), names)
     looks.calibrate(found.chosen(limiting), names)
     stream.calibrate(looks.place_errors(found.chosen(limiting)))
+    say(
+        f"limit from {guard.n_calibration_} held-out harmless prompts: it flags {guard.false_positive_low_:.1%} to "
+        f"{guard.false_positive_high_:.1%} of further ones like them (95% interval)"
+    )
     rates = false_positives(guard, looks, stream, found, held_out, limiting)
     return Hardened(guard, looks, stream, rates, _settings(guard, kinds, used, limiting, by_kind))
 
@@ -263,6 +267,7 @@ def _settings(
         "kinds": list(kinds),
         "fitted_on": int(used.sum()),
         "calibrated_on": int(limiting.sum()),
+        "false_positive_interval": [guard.false_positive_low_, guard.false_positive_high_],
         "limit_by_kind": by_kind,
         "C": guard.C_,
         "auroc_of_families_left_out": {f"{choice:g}": area for choice, area in guard.carried_over_.items()},
