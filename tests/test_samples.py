@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demur.samplers.guess import guess
 
 import demur
 from demur.errors import InputError
 from demur.models import Model, load
 from demur.samplers import Autoregressive, MaskedDiffusion, Sampler, UniformDiffusion
+from demur.samplers.masked_diffusion.confidence import guess
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CASES = [
