@@ -142,7 +142,8 @@ def test_only_the_scripts_and_styles_of_the_page_itself_may_run(shown: Page) -> 
     types = [attributes.get("type") for tag, attributes in shown.elements if tag == "script"]
     assert types == ["application/json", "text/plain", "application/json", None]
     for _, attributes in shown.elements:
-        assert not {"src", "href", "style", "action", "srcset"} & set(attributes)
+        assert not {"src", "style", "action", "srcset"} & set(attributes)
+        assert re.match(r"#\w|\w+\.html$", attributes.get("href") or "#part")  # of this page or of its run
         assert not [name for name in attributes if name.startswith("on")]
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(|import\(|url\(", shown.source

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from demur.recording import Recording
@@ -46,9 +47,9 @@ class Tab:
     page: Any
     faults: list[str]
 
-    def open(self, path: Path, width: int = 1280) -> Any:
+    def open(self, path: Path, width: int = 1280, at: str = "") -> Any:
         self.page.set_viewport_size({"width": width, "height": 900})
-        self.page.goto(path.as_uri())
+        self.page.goto(path.as_uri() + (f"#{at}" if at else ""))
         self.page.wait_for_selector("#grid li")
         return self.page
 
@@ -83,8 +84,9 @@ def overflows(page: Any) -> bool:
 def test_the_grid_shows_the_state_and_token_of_every_position_at_every_step(
     study: Study, shown: Path, tab: Tab
 ) -> None:
-    page = tab.open(shown)
+    page = tab.open(shown, at="test_attacks-0")
     page.click("#reveal")
+    page.keyboard.press("Home")
     recording = Recording(study.path / "recordings" / "test_attacks")
     predicted, is_committed = recording.steps_tokens(0)
     assert page.locator("#grid li.blank").count() == predicted.shape[1]
@@ -119,22 +121,23 @@ def test_text_stands_on_the_page_only_after_it_was_asked_for(study: Study, shown
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_keyboard_moves_between_steps_and_generations(width: int, study: Study, hidden: Path, tab: Tab) -> None:
-    page = tab.open(hidden, width)
+    page = tab.open(hidden, width, at="test_attacks-0")
 
     def now() -> tuple[str, str]:
         return page.inner_text("#name"), page.inner_text("#where")
 
-    assert now() == ("test_attacks-0", "0 of 8")
+    assert now() == ("test_attacks-0", "8 of 8")
     for key, expected in (
+        ("Home", ("test_attacks-0", "0 of 8")),
         ("ArrowRight", ("test_attacks-0", "1 of 8")),
         ("End", ("test_attacks-0", "8 of 8")),
         ("ArrowLeft", ("test_attacks-0", "7 of 8")),
         ("Home", ("test_attacks-0", "0 of 8")),
-        ("ArrowDown", ("test_attacks-1", "0 of 8")),
-        ("j", ("test_attacks-2", "0 of 8")),
-        ("k", ("test_attacks-1", "0 of 8")),
-        ("ArrowUp", ("test_attacks-0", "0 of 8")),
-        ("ArrowUp", ("test_attacks-0", "0 of 8")),
+        ("ArrowDown", ("test_attacks-1", "8 of 8")),
+        ("j", ("test_attacks-2", "8 of 8")),
+        ("k", ("test_attacks-1", "8 of 8")),
+        ("ArrowUp", ("test_attacks-0", "8 of 8")),
+        ("ArrowUp", ("test_attacks-0", "8 of 8")),
     ):
         page.keyboard.press(key)
         assert now() == expected
@@ -200,7 +203,7 @@ def test_filters_narrow_the_list_and_say_how_many_are_left(study: Study, hidden:
 
 
 def test_the_chart_and_the_position_can_be_clicked(study: Study, hidden: Path, tab: Tab) -> None:
-    page = tab.open(hidden)
+    page = tab.open(hidden, at="test_attacks-0")
     assert page.locator("#chart path.line").count() == 4
     assert "1 = complies, 0 = refuses" in page.inner_text("#chart")
     box = page.locator("#chart svg").bounding_box()
@@ -218,7 +221,7 @@ def test_the_chart_and_the_position_can_be_clicked(study: Study, hidden: Path, t
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_guards_error_stands_beside_its_limit(width: int, study: Study, hidden: Path, tab: Tab) -> None:
-    page = tab.open(hidden, width)
+    page = tab.open(hidden, width, at="test_attacks-0")
     rows = study.generations[study.generations["set"] == "test_attacks"]
     for error in rows["guard_error"]:
         said = page.inner_text("#guard-words")
@@ -237,6 +240,63 @@ def test_the_guards_error_stands_beside_its_limit(width: int, study: Study, hidd
 def test_a_generation_is_opened_by_its_id_in_the_address(study: Study, hidden: Path, tab: Tab) -> None:
     tab.page.goto(hidden.as_uri() + "#test_harmless-4")
     assert tab.page.inner_text("#name") == "test_harmless-4"
+
+
+def test_the_viewer_opens_on_the_largest_fall_of_the_signal_at_its_last_step(
+    study: Study, hidden: Path, tab: Tab
+) -> None:
+    page = tab.open(hidden)
+    falls = (np.maximum.accumulate(study.signals, axis=1) - study.signals).max(axis=1)
+    rows = study.generations
+    assert page.inner_text("#name") == rows["id"].iloc[int(falls.argmax())]
+    assert page.inner_text("#where") == "8 of 8"
+    page.select_option("#sorts", "largest fall of the signal first")
+    order = rows["id"].iloc[np.argsort(-falls.round(4), kind="stable")].tolist()
+    assert page.locator("#rows .row bdi").first.inner_text() == order[0]
+    page.select_option("#sorts", "highest guard error first")
+    best = rows.loc[rows["id"] == page.locator("#rows .row bdi").first.inner_text(), "guard_error"].item()
+    assert best == rows["guard_error"].max()
+    assert tab.faults == []
+
+
+def test_generation_step_and_shown_text_stay_in_the_address(shown: Path, tab: Tab) -> None:
+    page = tab.open(shown, at="test_harmless-4")
+    page.click("#reveal")
+    page.keyboard.press("j")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("location.hash === '#test_harmless-5&step=7&text'")
+    page.reload()
+    page.wait_for_selector("#grid li")
+    assert page.inner_text("#name") == "test_harmless-5"
+    assert page.inner_text("#where") == "7 of 8"
+    assert "SECRET PROMPT" in page.inner_text("#prompt")
+    assert tab.faults == []
+
+
+def test_prompts_are_listed_and_searched_only_while_text_is_shown(shown: Path, tab: Tab) -> None:
+    page = tab.open(shown)
+    page.fill("#search", "secret")
+    assert page.inner_text("#count") == "0 of 18"
+    page.click("#reveal")
+    assert page.inner_text("#count") == "18 of 18"
+    assert page.locator("#rows .row bdi").first.inner_text() == "SECRET PROMPT"
+    page.click("#reveal")
+    assert page.inner_text("#count") == "0 of 18"
+    assert tab.faults == []
+
+
+def test_the_picture_of_all_steps_goes_to_the_step_and_position_that_is_clicked(hidden: Path, tab: Tab) -> None:
+    page = tab.open(hidden, at="test_attacks-0")
+    canvas = page.locator("#whole canvas")
+    assert page.evaluate("[...document.querySelectorAll('#whole canvas')].map(one => [one.width, one.height])") == [
+        [8, 21]
+    ]
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 2.5 / 8, box["y"] + box["height"] * 4.5 / 21)
+    assert page.inner_text("#where") == "3 of 8"
+    assert page.input_value("#position") == "5"
+    assert tab.faults == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -259,7 +319,7 @@ def test_hostile_text_does_nothing_to_the_page(width: int, hostile: Path, tab: T
 
 def test_a_large_file_opens_soon(large_viewer: Path, tab: Tab) -> None:
     began = time.perf_counter()
-    page = tab.open(large_viewer)
+    page = tab.open(large_viewer, at="test_attacks-0")
     seconds = time.perf_counter() - began
     assert page.locator("#rows .row").count() < 40
     page.keyboard.press("j")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from demur.report.compare.page import comparison_figure, difference_cell, value_cell
+from demur.report.compare.cells import difference_cell, value_cell
+from demur.report.compare.page import comparison_figure
 from demur.report.parts import sentences
 from demur.report.parts.embed import embed
 from demur.report.parts.groups import ALL_ATTACKS, HARMFUL, name_of

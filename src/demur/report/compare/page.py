@@ -6,6 +6,7 @@ differences and the answer lengths. Nothing is computed here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from demur.files.writing import write_whole
+from demur.report.compare.cells import difference_cell, value_cell
+from demur.report.compare.differing import differing_context, home_of
 from demur.report.parts.embed import embed
-from demur.report.parts.groups import name_of
-from demur.report.parts.labels import NO_INTERVAL, NOT_MEASURED, Cell, percent_of, short
+from demur.report.parts.groups import ALL_ATTACKS, HARMFUL, HARMLESS, name_of
+from demur.report.parts.labels import broken, short
+from demur.report.parts.linked import write_page
 from demur.report.parts.look import RULE, STYLE, WIDTH, render, say_not_measured
 from demur.report.parts.tables import Table
 from demur.report.study.page import environment
-from demur.studies.compare.compare import TOKENS, Comparison
+from demur.studies.compare.compare import ALL_HARMFUL, TOKENS, Comparison
 
 NAMES = {"RR": "refused (RR)", "IRR": "internal recovery (IRR)", "tokens": "tokens of an answer"}
 LOOKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#7B3294", "D"), ("#333333", "v"))
@@ -41,11 +45,13 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> Path:
         "resamples": comparison.settings["resamples"],
         "judge": comparison.settings["judge"],
         "tables": comparison_tables(comparison),
-        "figure": embed(comparison_figure(comparison), "figure-comparison", DESCRIPTION),
+        "figure": embed(figure, "figure-comparison", DESCRIPTION),
+        "short_figure": embed(comparison_figure(_refusals(comparison)), "figure-refusals", DESCRIPTION),
+        **differing_context(comparison),
     }
     page = environment().get_template("compare/template.html").render(**context)
     path = folder / "comparison.html"
-    write_whole(path, page)
+    write_page(path, page, [home_of(run) for run in comparison.settings["runs"] if run.get("path")])
     return path
 
 
@@ -66,7 +72,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
         _dumbbells(axes, _panel(rows, measure, threshold), comparison.runs)
         axes.set_title(_title(measure, threshold))
     handles, words = every[0].get_legend_handles_labels()
-    figure.legend(handles, [short(word, 40) for word in words], loc="outside upper left", ncols=1)
+    figure.legend(handles, [short(word, 48) for word in words], loc="outside upper left", ncols=1)
     return figure
 
 
@@ -91,6 +97,13 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     return tables
 
 
+def _refusals(comparison: Comparison) -> Comparison:
+    """Only how often each run refuses, over the groups that hold several where there are such."""
+    rows = comparison.table[comparison.table["measure"] == "RR"]
+    together = rows[rows["group"].isin((ALL_HARMFUL, ALL_ATTACKS, HARMFUL, HARMLESS))]
+    return replace(comparison, table=together if len(set(together["group"])) > 1 else rows)
+
+
 def _dumbbells(axes: Axes, rows: pd.DataFrame, runs: list[str]) -> None:
     groups = list(dict.fromkeys(rows["group"]))
     for height, group in enumerate(groups):
@@ -106,7 +119,7 @@ def _dumbbells(axes: Axes, rows: pd.DataFrame, runs: list[str]) -> None:
         axes.errorbar(
             values[:, 0], heights, xerr=whiskers, fmt=marker, color=colour, markersize=5, elinewidth=1, label=run
         )
-    axes.set_yticks(range(len(groups)), [short(name_of(group), 15) for group in groups])
+    axes.set_yticks(range(len(groups)), [broken(name_of(group)) for group in groups])
     axes.set(xlim=(-0.02, 1.02), ylim=(len(groups) - 0.5, -0.5))
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
 
@@ -130,20 +143,3 @@ def _title(measure: str, threshold: float) -> str:
 
 def _row(rows: pd.DataFrame, group: Any, run: str) -> Any:
     return next(rows[(rows["group"] == group) & (rows["run"] == run)].itertuples(), None)
-
-
-def value_cell(row: Any) -> Cell:
-    """A run's own value, from a row of `Comparison.table`."""
-    if row is None or row.unit == "share":
-        return Cell(NOT_MEASURED) if row is None else percent_of(row)
-    interval = f"{row.low:.1f}–{row.high:.1f}" if np.isfinite(row.low) else NO_INTERVAL
-    return Cell(f"{row.value:.1f}", interval, f"n\u00a0=\u00a0{row.count}")
-
-
-def difference_cell(row: Any) -> Cell:
-    """A paired difference, from a row of `Comparison.table`."""
-    if row is None:
-        return Cell(NOT_MEASURED)
-    p = "" if pd.isna(row.p_value) else f", p\u00a0=\u00a0{row.p_value:.2g}"
-    interval = f"{row.low:+.1f} to {row.high:+.1f}" if np.isfinite(row.low) else NO_INTERVAL
-    return Cell(f"{row.value:+.1f} {row.unit}", interval, f"{row.count}\u00a0pairs{p}")

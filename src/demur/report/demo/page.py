@@ -13,17 +13,19 @@ from typing import Any
 from markupsafe import Markup
 
 from demur.dynamics import wilson
-from demur.files.writing import write_whole
 from demur.report.compare.orders import orders_context
 from demur.report.demo.walks import Row, rows_of
 from demur.report.parts import sentences
 from demur.report.parts.embed import embed
 from demur.report.parts.figures import roc_figure
+from demur.report.parts.first import kinds_figure, three_numbers
 from demur.report.parts.groups import ALL_ATTACKS, HARMFUL, HARMLESS, attacks, name_of
 from demur.report.parts.labels import NOT_MEASURED, Cell, area, measured, percent_of
+from demur.report.parts.linked import write_page
 from demur.report.parts.tables import Table, anchor_cells, detection_table, settings_sections
 from demur.report.parts.trajectories import bands_figure
-from demur.report.study.page import environment, example_places
+from demur.report.study.detectors import promises
+from demur.report.study.page import KINDS, environment, example_places
 from demur.studies.demo.run import AR, DIFFUSION, Demo, pooled, turned_at_first_step
 from demur.studies.demo.walk import Recovery, Walk, latest_recovery, shown_steps, walk_of
 from demur.studies.study.results import Study
@@ -37,7 +39,7 @@ def write_story(demo: Demo, path: str | Path) -> Path:
     """Write the page of `demo` to `path`, and return the path."""
     path = Path(path)
     page = environment().get_template("demo/template.html").render(**_context(demo))
-    write_whole(path, page)
+    write_page(path, page)
     return path
 
 
@@ -49,6 +51,9 @@ def _context(demo: Demo) -> dict[str, Any]:
     return {
         "ar": AR,
         "diffusion": DIFFUSION,
+        "kinds": _figure(demo.studies[DIFFUSION], "kinds"),
+        "kinds_words": KINDS,
+        "three": three_numbers(demo.studies[DIFFUSION]),
         "names": list(demo.studies),
         "steps": demo.studies[DIFFUSION].steps,
         "tested": {name: _tested(study) for name, study in demo.studies.items()},
@@ -56,7 +61,12 @@ def _context(demo: Demo) -> dict[str, Any]:
         "headline": _headline(demo, orders["headline"]),
         "first": {name: _first(walks[name], FIRST_ROWS[name]) for name in demo.studies},
         "walks": {name: [_shown(kind, walk) for kind, walk in found.items()] for name, found in walks.items()},
-        "recovery": {"found": recovery, "share": _share(recovery), "walk": _shown("taken back", taken_back)},
+        "recovery": {
+            "found": recovery,
+            "share": _share(recovery),
+            "walk": _shown("taken back", taken_back),
+            "states": _states(taken_back),
+        },
         "anchors": {name: anchor_cells(study) for name, study in demo.studies.items()},
         "bands": {name: _figure(study, "bands") for name, study in demo.studies.items()},
         "roc": {name: _figure(study, "roc") for name, study in demo.studies.items()},
@@ -68,7 +78,7 @@ def _context(demo: Demo) -> dict[str, Any]:
         "compared": demo.comparison.settings["prompts"],
         "resamples": demo.comparison.settings["resamples"],
         "judge": demo.judge.name,
-        "openings": ", ".join(opening.rstrip(",.") for opening in demo.judge.describe()["openings"]),
+        "openings": " ".join(f"“{opening}”" for opening in demo.judge.describe()["openings"]),
     }
 
 
@@ -85,6 +95,12 @@ def _first(walks: dict[str, Walk | None], steps: tuple[int, ...]) -> list[Row]:
     """A few rows of the harmless generation."""
     walk = walks[HARMLESS]
     return [] if walk is None else rows_of([step for step in walk.steps if step.index in steps])
+
+
+def _states(walk: Walk | None) -> str:
+    """What the states of the taken-back generation said before its last step."""
+    before = [] if walk is None else walk.steps[:-1]
+    return sentences.states_before([step.signal for step in before], [step.complies for step in before])
 
 
 def _tested(study: Study) -> int:
@@ -154,6 +170,7 @@ def _detection(study: Study) -> dict[str, Any]:
         "apart": table._replace(rows=apart),
         "flagged": _flagged(study),
         "sentence": sentences.guard(_detected(study, "all"), _detected(study, "complied")),
+        "promises": promises(study),
         "threshold": measured(study.settings["guard"]["threshold"]),
         "calibrated": study.settings["guard"]["n_calibration"],
     }
@@ -184,8 +201,9 @@ def _revision(demo: Demo) -> dict[str, Any]:
 
 
 def _figure(study: Study, kind: str) -> Markup:
-    draw = {"bands": bands_figure, "roc": roc_figure}[kind]
+    draw = {"kinds": kinds_figure, "bands": bands_figure, "roc": roc_figure}[kind]
     words = {
+        "kinds": "Signal over the steps of harmless, refused and other generations",
         "bands": "Mean signal over the steps, a panel a group",
         "roc": "ROC curves of the guard, a curve an attack",
     }

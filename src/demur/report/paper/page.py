@@ -16,12 +16,12 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from demur.files.writing import write_whole
 from demur.guards import DirectionGuard, SRIGuard
 from demur.report.parts.embed import embed
 from demur.report.parts.figures import irr_figure, projection_figure, roc_figure
 from demur.report.parts.groups import ALL_ATTACKS, HARMLESS, name_of
 from demur.report.parts.labels import NOT_MEASURED, Cell, short
+from demur.report.parts.linked import write_page
 from demur.report.parts.look import INK, RULE, STYLE, WIDTH
 from demur.report.parts.tables import Table
 from demur.report.parts.trajectories import bands_figure
@@ -46,6 +46,19 @@ FIGURES = {
 }
 
 
+READING = {
+    "Figures 5 and 6: internal recovery": "How to read it: the longer the bar, the more generations of that group "
+    "turned from compliance to refusal inside.",
+    "Figure 12: the signals in two dimensions": "How to read it: each point is one generation; points that lie close "
+    "together have signals of similar shape. The axes were fitted to part the kinds shown; it is no test.",
+    "Figure 13: the mean signal": "How to read it: the line is the mean of a group, the band holds the middle 80% of "
+    "its generations; the dotted lines are the anchor prompts’ means.",
+    "ROC of the SRI Guard": "How to read it: closer to the top left is better; the grey diagonal is guessing.",
+    "Calibration of the guards": "How to read it: on the grey line a limit flags as many harmless test prompts as it "
+    "was set for; above it, more.",
+}
+
+
 def write_paper(paper: Paper, path: str | Path) -> Path:
     """Write the page to `path`, and return the path."""
     path = Path(path)
@@ -53,6 +66,8 @@ def write_paper(paper: Paper, path: str | Path) -> Path:
         environment()
         .get_template("paper/template.html")
         .render(
+            hero=_hero(paper),
+            reading=READING,
             overview=overview_table(paper),
             tables=[(name, TITLES[name], table) for name, table in paper_tables(paper).items()],
             needs=dict.fromkeys(OF_DIFFUSION, "it takes a masked diffusion model, and none is among these"),
@@ -64,13 +79,34 @@ def write_paper(paper: Paper, path: str | Path) -> Path:
             studies={short_name(one.name): str(one.study.path.relative_to(paper.path)) for one in paper.subjects},
         )
     )
-    write_whole(path, page)
+    write_page(path, page)
     return path
 
 
 def paper_tables(paper: Paper) -> dict[str, Table]:
     """Every table of the protocol by its name: groups down; under every model its measures across."""
     return {name: _table(rows, name in AREAS) for name, rows in paper.tables.items()}
+
+
+def _hero(paper: Paper) -> dict[str, Any]:
+    """The first screen: the defenses of the first model, drawn, and three of its numbers."""
+    rows = paper.tables[DEFENSES]
+    model = paper.subjects[0].name if paper.subjects else ""
+    own = rows[rows["model"] == model]
+    found = {(row.group, row.measure): row for row in own.itertuples()}
+    asked = [(ALL_ATTACKS, "none"), (ALL_ATTACKS, DirectionGuard.__name__), (HARMLESS, DirectionGuard.__name__)]
+    three = {
+        f"{group}: refused or blocked, {'no defense' if name == 'none' else _label(name)}": _cell(
+            found.get((name, STOPPED.format(group))), False
+        )
+        for group, name in asked
+    }
+    text = "Share of attack and of harmless prompts refused or blocked under each defense, with 95% intervals."
+    words = (
+        f"Defenses of {short_name(model)}. Triangles: attack prompts stopped, further right is better; circles: "
+        "harmless ones, further left is better."
+    )
+    return {"figure": embed(defenses_figure(own), "first", text), "words": words, "three": three}
 
 
 def overview_table(paper: Paper) -> Table:

@@ -1,7 +1,7 @@
 """A figure as markup that stands inside a page: inline SVG, or a PNG where the SVG would be too large.
 
 In: a matplotlib `Figure`, a name that is unique on the page, and a description. Out: markup that refers to nothing
-outside itself.
+outside itself. Colours are variables, ``--x`` and their six digits, so that look.css can give each another in the dark.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def _svg(figure: Figure) -> str:
     """The bare ``<svg>`` element: no prologue, comments, style sheet for the whole page, or fixed size."""
     text = render(figure, "svg").decode("utf-8")
     text = re.sub(r"<!--.*?-->|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"((?:fill|stroke): )#([0-9a-f]{6})", r"\1var(--x\2, #\2)", text)
     return re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
 
 

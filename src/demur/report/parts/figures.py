@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 
 from demur.files.writing import write_whole
 from demur.report.parts.groups import HARMFUL, RATE_COLUMNS, Style, attacks, name_of, style_of
-from demur.report.parts.labels import NOT_MEASURED, area, short
+from demur.report.parts.labels import NOT_MEASURED, area, broken, short
 from demur.report.parts.look import INK, MUTED, RULE, STYLE, WIDTH, render, say_not_measured, tint
 from demur.report.parts.trajectories import bands_figure
 from demur.studies.study.results import Study
@@ -104,7 +104,7 @@ def irr_figure(study: Study) -> Figure:
         axes.barh(heights, values[:, 0], thickness * 0.9, color=shades)
         axes.errorbar(values[:, 0], heights, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=0.9, capsize=0)
     counts = rates.drop_duplicates("group").set_index("group")["count"]
-    axes.set_yticks(range(len(groups)), [f"{short(name_of(name), 15)}\nn = {counts[name]}" for name in groups])
+    axes.set_yticks(range(len(groups)), [f"{broken(name_of(name))}\nn = {counts[name]}" for name in groups])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     greys = [Patch(color=tint(MUTED, i, len(limits)), label=f"λr = {limit:g}") for i, limit in enumerate(limits)]
@@ -151,8 +151,14 @@ def _auroc_label(study: Study, name: str, count: int) -> str:
     guard = rows["detector"].iloc[0] if len(rows) else None
     found = rows[(rows["detector"] == guard) & (rows["group"] == name) & (rows["subset"] == "all")]
     if not len(found):
-        return f"{short(name_of(name), 16)}, n = {count}: {NOT_MEASURED}"
+        return f"{_key(name)}n = {count}: {NOT_MEASURED}"
     row = found.iloc[0]
     cell = area(row["auroc"], row["auroc_low"], row["auroc_high"], int(row["positives"]), int(row["negatives"]))
     interval = f" ({cell.interval})" if cell.interval else ""
-    return f"{short(name_of(name), 16)}, n = {count}: {cell.value}{interval}"
+    return f"{_key(name)}n = {count}: {cell.value}{interval}"
+
+
+def _key(name: str) -> str:
+    """A group's name in the key; a long one has a line of its own."""
+    said = short(name_of(name), 44)
+    return f"{said}, " if len(said) <= 20 else f"{said}\n  "

@@ -6,6 +6,7 @@ print, and `Cell`s. A rate never becomes a string without its count and interval
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from typing import Any, NamedTuple
 
@@ -39,6 +40,11 @@ def short(text: object, length: int = 24) -> str:
     """One line of at most `length` characters, for labels in figures."""
     line = visible(" ".join(str(text)[: 20 * length].split()))
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def broken(text: object, width: int = 18, length: int = 40) -> str:
+    """`short` on as many lines of `width` characters as it needs: a name in a figure stays whole."""
+    return "\n".join(textwrap.wrap(short(text, length), width)) or ""
 
 
 def percent(value: float, low: float, high: float, count: int) -> Cell:

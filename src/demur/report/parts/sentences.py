@@ -6,6 +6,7 @@ zero and its test agrees.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -125,12 +126,45 @@ def guard(everything: Any, complied: Any) -> str:
 def early(first_only: int, turned: int) -> str:
     """How much of the internal recovery rests on the first step alone, where one token at most is committed."""
     if not turned:
-        return "No harmful prompt’s generation turned from compliance to refusal inside."
+        return "The hidden states show none of it: no harmful prompt’s signal turned from compliance to refusal."
     if not first_only:
-        return f"None of the {turned} that turned rests on the first step alone."
+        return f"The hidden states tell of it too. None of the {turned} that turned rests on the first step alone."
     return (
-        f"Of the {turned} that turned, {first_only} were above one half at the first step only, where one token at "
-        f"most is committed: that may be less a change of mind than a state in which nothing had been decided."
+        f"The hidden states tell of it too. Of the {turned} that turned, {first_only} were above one half at the first "
+        "step only, where one token at most is committed: that may be less a change of mind than a state in which "
+        "nothing had been decided."
+    )
+
+
+def states_before(signals: Sequence[float], complied: Sequence[bool | None]) -> str:
+    """What the signal of one generation said while its predicted text complied; both by step."""
+    while_complying = [value for value, said in zip(signals, complied, strict=True) if said and np.isfinite(value)]
+    if not while_complying:
+        return ""
+    highest = max(while_complying)
+    if highest > 0.5:
+        return f"The states agreed with the text: while it complied, the signal rose to {highest:.2f}."
+    return (
+        f"The states did not agree with the text: while it complied, the signal was never above {highest:.2f}, on the "
+        "side of refusal. They pointed to a refusal while the guessed text still complied."
+    )
+
+
+def promise(row: Any) -> str:
+    """Whether the share of harmless prompts that a streaming guard stops agrees with the alpha that it was set for.
+
+    row : of `Study.streaming`, of the harmless test prompts.
+    """
+    if row is None or not row.count or not np.isfinite([row.low, row.high]).all():
+        return ""
+    share = f"{row.value:.1%} ({100 * row.low:.1f}–{row.high:.1%}, n = {int(row.count)})"
+    begin = f"{row.detector}: set for at most {row.alpha:.2g}, it stops {share} of the harmless test prompts"
+    if row.low <= row.alpha:
+        return f"{begin}, which agrees."
+    return (
+        f"{begin}. Promise and measurement disagree, since the interval leaves out {row.alpha:.2g}. The promise holds "
+        "for prompts like those of the calibration, on average over calibration sets; test prompts that are worded "
+        "unlike them, or an unlucky calibration set, can break it. Calibrate on prompts like those that will come."
     )
 
 

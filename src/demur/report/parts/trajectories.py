@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from demur.report.parts.groups import HARMFUL, HARMLESS, Style, members, name_of, style_of
-from demur.report.parts.labels import short
+from demur.report.parts.labels import broken, short
 from demur.report.parts.look import INK, MUTED, RULE, STYLE, WIDTH, say_not_measured
 from demur.studies.study.results import Study
 
@@ -42,10 +42,10 @@ def signal_figure(study: Study, place: int) -> Figure:
     ends = [study.signals[place][-1], *study.references[:, -1], study.text_signals[place][-1]]
     words = ["this signal", "harmless,\nanswered", "harmful,\nrefused", "text level"]
     colours = [INK, style_of(study, HARMLESS).colour, style_of(study, HARMFUL).colour, MUTED]
-    _label_ends(axes, ends, words, colours)
-    _signal_axes(axes, study)
+    label_ends(axes, ends, words, colours)
+    signal_axes(axes, study)
     axes.set(xlabel="step", ylabel=f"signal\n{Y_LABEL}")
-    axes.set_title(f"{short(row['id'], 24)} ({short(name_of(row['group']), 18)})")
+    axes.set_title(f"{short(row['id'], 24)} ({short(name_of(row['group']), 22)})")
     return figure
 
 
@@ -65,7 +65,7 @@ def bands_figure(study: Study) -> Figure:
         figure.legend(handles=_band_key(study), loc="outside upper left")
     for axes, (name, chosen) in zip(panels, groups.items(), strict=True):
         _band(axes, study, study.signals[chosen], style_of(study, name))
-        axes.set_title(f"{short(name, 20)}\nn = {chosen.sum()}", linespacing=1.1)
+        axes.set_title(f"{broken(name, 21)}\nn = {chosen.sum()}", linespacing=1.1)
         axes.label_outer()
     for axes in panels[-2:]:
         axes.set_xlabel("step")
@@ -80,7 +80,7 @@ def _shade(axes: Axes, study: Study) -> None:
     axes.axhline(0.5, color=RULE, linewidth=0.8)
 
 
-def _label_ends(axes: Axes, ends: Sequence[float], words: Sequence[str], colours: Sequence[str]) -> None:
+def label_ends(axes: Axes, ends: Sequence[float], words: Sequence[str], colours: Sequence[str]) -> None:
     """Name every line at its right end, moved apart where lines end close together."""
     wanted = np.nan_to_num(np.asarray(ends, dtype=float), nan=0.5)
     order = np.argsort(wanted, kind="stable")
@@ -106,7 +106,7 @@ def _band(axes: Axes, study: Study, signals: np.ndarray, style: Style) -> None:
         axes.plot(_steps(study), np.nanmean(signals, axis=0), color=style.colour, linewidth=2, linestyle=style.dash)
     else:
         say_not_measured(axes)
-    _signal_axes(axes, study)
+    signal_axes(axes, study)
 
 
 def _band_key(study: Study) -> list[Patch | Line2D]:
@@ -118,7 +118,7 @@ def _band_key(study: Study) -> list[Patch | Line2D]:
     return [Patch(color=MUTED, alpha=0.3, label="group: mean,\n10–90% band"), *references]
 
 
-def _signal_axes(axes: Axes, study: Study) -> None:
+def signal_axes(axes: Axes, study: Study) -> None:
     axes.set(xlim=(1, max(study.steps, 2)), ylim=(-0.05, 1.05), yticks=[0, 0.5, 1], yticklabels=["0", "0.5", "1"])
     quarters = np.round(np.linspace(0, study.steps, 5)).astype(int)
     axes.set_xticks(np.unique(np.maximum(quarters, 1)))

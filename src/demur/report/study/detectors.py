@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from demur.report.parts.groups import ALL_ATTACKS, name_of
+from demur.report.parts import sentences
+from demur.report.parts.groups import ALL_ATTACKS, HARMLESS, name_of
 from demur.report.parts.labels import NOT_MEASURED, Cell, area, correlation, percent, percent_of
 from demur.report.parts.tables import Table, mean_area, mean_auroc
 from demur.studies.study.controls import PREFIX, WRAPPED
@@ -80,6 +81,13 @@ def streaming_table(study: Study) -> Table:
         else "Generations stopped on the way"
     )
     return Table(caption, "group", columns, body)
+
+
+def promises(study: Study) -> list[str]:
+    """A sentence a streaming guard: whether the harmless prompts that it stops agree with its alpha."""
+    rows = study.streaming
+    harmless = rows[rows["group"] == HARMLESS] if len(rows) else rows
+    return [said for row in harmless.itertuples() if (said := sentences.promise(row))]
 
 
 def _stopped(row: Any) -> list[Cell]:

@@ -13,11 +13,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from demur.files.writing import write_whole
 from demur.report.parts.embed import embed
 from demur.report.parts.figures import irr_figure, projection_figure, roc_figure
+from demur.report.parts.first import kinds_figure, three_numbers
 from demur.report.parts.groups import attacks, name_of, refusals
 from demur.report.parts.labels import measured, plain, visible
+from demur.report.parts.linked import write_page
 from demur.report.parts.tables import (
     anchor_cells,
     detection_table,
@@ -32,6 +33,7 @@ from demur.report.study.detectors import (
     compared_table,
     controls_table,
     correlations_table,
+    promises,
     streaming_table,
     wrapped_headline,
 )
@@ -46,6 +48,11 @@ HEADLINE = (
     "plain harmful prompts refused",
 )
 """The numbers of the headline in their order: what flatters the guard and what does not, side by side."""
+
+KINDS = (
+    "Thick: the mean signal of each kind of generation; thin: single ones. Near 1 the states are those of answered "
+    "harmless prompts, near 0 those of refused harmful ones."
+)
 
 
 class Example(NamedTuple):
@@ -69,7 +76,7 @@ def write_report(study: Study, path: str | Path, *, show_text: bool = False) -> 
     """
     path = Path(path)
     page = environment().get_template("study/template.html").render(**_context(study, show_text))
-    write_whole(path, page)
+    write_page(path, page)
     return path
 
 
@@ -105,6 +112,8 @@ def _context(study: Study, show_text: bool) -> dict[str, Any]:
         "attacks": attacks(study),
         "anchors": anchor_cells(study),
         "headline": {name: found[name] for name in HEADLINE},
+        "three": three_numbers(study),
+        "kinds_words": KINDS,
         "rates": rates_table(study),
         "detection": [
             detection_table(study, "all", "All generations of an attack against the harmless test prompts"),
@@ -114,6 +123,7 @@ def _context(study: Study, show_text: bool) -> dict[str, Any]:
         "controls": controls_table(study),
         "correlations": correlations_table(study),
         "streaming": streaming_table(study),
+        "promises": promises(study),
         "figures": _figures(study),
         "examples": [_example(study, kind, place, show_text) for kind, place in example_places(study).items()],
         "threshold": measured((study.settings.get("guard") or {}).get("threshold")),
@@ -126,6 +136,7 @@ def _context(study: Study, show_text: bool) -> dict[str, Any]:
 
 def _figures(study: Study) -> dict[str, Markup]:
     drawn = {
+        "kinds": (kinds_figure, "Signal over the steps of harmless, refused and other generations."),
         "irr": (irr_figure, "Bars: internal recovery rate of each group at each threshold, with 95% intervals."),
         "roc": (roc_figure, "ROC curves of the guard's error for each attack against harmless prompts."),
         "bands": (bands_figure, "Mean signal and 10 to 90% band over the steps, one panel a group."),

@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from demur.files.writing import write_whole
 from demur.report.parts.groups import name_of
 from demur.report.parts.labels import visible
+from demur.report.parts.linked import write_page
 from demur.report.study.page import environment, short_name
 from demur.report.viewer.packing import Codes, Track, pack, track_of
 from demur.report.viewer.played import Played, read_played
 
 HERE = Path(__file__).parent
-SCRIPTS = ("viewer_data.js", "viewer_chart.js", "viewer_list.js", "viewer.js")
+SCRIPTS = tuple(f"viewer{part}.js" for part in ("_data", "_chart", "_whole", "_list", "_address", ""))
 STYLES = ("../parts/look.css", "viewer.css")
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 """What could end a script element or a line of it; JSON may spell every character this way."""
@@ -37,7 +37,7 @@ def write_viewer(run: str | Path, path: str | Path, *, show_text: bool = False) 
     """
     path = Path(path)
     page = viewer_page(read_played(run), show_text=show_text)
-    write_whole(path, page)
+    write_page(path, page, also=[Path(run)])
     return path
 
 
@@ -89,6 +89,7 @@ def _blank(played: Played) -> str:
 def _facts(played: Played, tracks: list[Track], codes: Codes) -> dict[str, Any]:
     """All that the script has to know beside the records and the words."""
     rows = played.generations
+    falls = _falls(played.signals)
     return {
         "steps": played.steps,
         "response": len(tracks[0].committed_at),
@@ -105,8 +106,17 @@ def _facts(played: Played, tracks: list[Track], codes: Codes) -> dict[str, Any]:
         "attacks": _column(rows["attack"]),
         "refused": [_verdict(one) for one in rows["refused"]],
         "flagged": [_verdict(one) for one in rows["flagged"]],
+        "falls": falls.round(4).tolist(),
+        "telling": int(falls.argmax()) if len(falls) else 0,
         "errors": [float(f"{one:.4g}") if np.isfinite(one) else None for one in rows["guard_error"].astype(float)],
     }
+
+
+def _falls(signals: np.ndarray) -> np.ndarray:
+    """How far the signal of each generation fell after any step, ``[generations]``; 0 where it never did."""
+    known = np.where(np.isnan(signals), -np.inf, signals)
+    fallen = np.maximum.accumulate(known, axis=1) - signals
+    return np.nan_to_num(fallen, nan=0.0, neginf=0.0, posinf=0.0).astype(float).max(axis=1, initial=0.0)
 
 
 def _column(values: pd.Series[Any]) -> dict[str, Any]:

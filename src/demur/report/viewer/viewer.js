@@ -71,7 +71,7 @@ function reading() {
 }
 
 /** What became of one position up to the last step, in words. */
-function history(position) {
+function historyOf(position) {
   const events = [];
   for (let at = 1; at <= run.steps; at++) {
     const cell = cellAt(generation, at, position);
@@ -100,7 +100,9 @@ function draw() {
   byId("summary").textContent = summary(seen);
   byId("reading").textContent = reading();
   const at = byId("position").valueAsNumber - 1;
-  byId("history").textContent = cells[at] ? history(at) : "Choose a position to read what became of it.";
+  byId("history").textContent = cells[at] ? historyOf(at) : "Choose a position to read what became of it.";
+  markWhole(byId("whole"), step);
+  if (!playing()) keepPlace();
   drawChart(byId("chart"), generation, step, `Signal over ${run.steps} steps. ${reading()}`);
   byId("guard-words").textContent = drawGuard(byId("guard"), run.errors[generation.place], run.limit);
 }
@@ -116,14 +118,15 @@ function drawVerdict(i) {
   byId("verdict").replaceChildren(...badges, document.createTextNode(where));
 }
 
-/** Turn to another generation, at its first step. */
-function show(place) {
+/** Turn to another generation, at its last step unless another one is asked for. */
+function show(place, at = run.steps) {
   generation = generationAt(place);
-  step = 0;
+  step = Math.max(0, Math.min(run.steps, at));
   byId("name").textContent = run.ids[place];
   drawVerdict(place);
   layGrid();
   showWords();
+  drawWhole(byId("whole"), generation);
   draw();
   drawList(place, true);
 }
@@ -175,7 +178,9 @@ function reveal() {
   byId("reveal").textContent = wordsShown ? "Hide text" : "Show text";
   layGrid();
   showWords();
+  textChanged();
   draw();
+  drawList(generation.place, true);
 }
 
 const KEYS = {
@@ -204,9 +209,9 @@ function start() {
   fillFilters();
   filterList();
   if (matchMedia("(max-width: 60rem)").matches) byId("choose").open = false;
-  const hash = location.hash.slice(1);
-  const asked = run.ids.findIndex((id) => [id, encodeURI(id), encodeURIComponent(id)].includes(hash));
-  show(Math.max(asked, 0));
+  const asked = placeAsked() ?? { place: run.telling, at: run.steps, text: false };
+  show(asked.place, asked.at);
+  if (asked.text && byId("reveal")) reveal();
 
   byId("play").addEventListener("click", KEYS[" "]);
   byId("before").addEventListener("click", KEYS.ArrowLeft);
@@ -225,6 +230,10 @@ function start() {
   byId("list").addEventListener("scroll", () => drawList(generation.place, false));
   byId("choose").addEventListener("toggle", () => drawList(generation.place, true));
   document.addEventListener("keydown", onKey);
+  addEventListener("hashchange", () => {
+    const now = placeAsked();
+    if (now) show(now.place, now.at);
+  });
   new ResizeObserver(draw).observe(byId("chart"));
 }
 

@@ -11,6 +11,12 @@ const VERDICTS = {
   "not flagged": (i) => run.flagged[i] === false,
   "flagged, not refused": (i) => run.flagged[i] === true && run.refused[i] === false,
 };
+const SORTS = {
+  "as recorded": null,
+  "highest guard error first": (a, b) => (run.errors[b] ?? -1) - (run.errors[a] ?? -1),
+  "largest fall of the signal first": (a, b) => run.falls[b] - run.falls[a],
+  id: (a, b) => (run.ids[a] < run.ids[b] ? -1 : Number(run.ids[a] > run.ids[b])),
+};
 const COLUMNS = ["sets", "groups", "attacks"];
 
 let matches = [];
@@ -32,6 +38,22 @@ function addOption(select, value, words) {
   select.append(option);
 }
 
+let haystacks = null; // what is searched, in lower case; made anew when text is shown or hidden
+
+function searched(i) {
+  haystacks ??= run.ids.map((id, at) =>
+    (wordsShown ? `${id}\n${words.prompts[at]}\n${words.answers[at]}` : id).toLowerCase(),
+  );
+  return haystacks[i];
+}
+
+/** Search and list what may be shown now. */
+function textChanged() {
+  haystacks = null;
+  byId("search-by").textContent = wordsShown ? "Search by id, prompt or answer" : "Search by id";
+  filterList();
+}
+
 /** Fill the filters; one that leaves no choice is not shown. */
 function fillFilters() {
   for (const column of COLUMNS) {
@@ -42,6 +64,7 @@ function fillFilters() {
     byId(column).parentElement.hidden = byId(column).options.length < 3;
   }
   for (const words of Object.keys(VERDICTS)) addOption(byId("verdicts"), words, words);
+  for (const words of Object.keys(SORTS)) addOption(byId("sorts"), words, words);
   byId("verdicts").parentElement.hidden = [...run.refused, ...run.flagged].every((one) => one === null);
 }
 
@@ -53,7 +76,9 @@ function filterList() {
   matches = run.ids
     .map((_, i) => i)
     .filter((i) => verdict(i) && chosen.every(([of, value]) => of[i] === Number(value)))
-    .filter((i) => run.ids[i].toLowerCase().includes(wanted));
+    .filter((i) => !wanted || searched(i).includes(wanted));
+  const order = SORTS[byId("sorts").value];
+  if (order) matches.sort(order);
   byId("count").textContent = `${matches.length} of ${count}`;
   byId("rows").style.height = `${matches.length * ROW}px`;
   byId("list").scrollTop = 0;
@@ -70,10 +95,11 @@ function rowOf(at, current) {
   row.setAttribute("aria-posinset", String(at + 1));
   row.setAttribute("aria-setsize", String(matches.length));
   const id = document.createElement("bdi");
-  id.textContent = run.ids[i].slice(0, 80);
+  const said = wordsShown ? words.prompts[i].slice(0, 80).replaceAll("\n", " ").trim() : "";
+  id.textContent = said || run.ids[i].slice(0, 80);
   const about = document.createElement("span");
   about.className = "about";
-  about.textContent = [...verdictOf(i), nameIn("groups", i).slice(0, 40)]
+  about.textContent = [...(said ? [run.ids[i].slice(0, 40)] : []), ...verdictOf(i), nameIn("groups", i).slice(0, 40)]
     .filter((word) => word && word !== "not flagged")
     .join(" · ");
   row.append(id, about);

@@ -6,6 +6,7 @@ file over all models. All that generates resumes; all else is computed again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,9 +158,9 @@ def write_sets(prompts: Path, folder: Path, limit: int | None, read: ReadOptions
     """The prompt sets with the attacks of `ADDED` among test_attacks, as files; returns `folder`."""
     sets = read_sets(prompts, limit, read)
     attacks = list(sets.get("test_attacks", []))
-    have = {prompt.attack for prompt in attacks}
+    have = {_bare(prompt.attack or "") for prompt in attacks}
     for name in ADDED:
-        if name not in have:
+        if _bare(name) not in have:
             attacks += attack_prompts(name, sets["test_harmful"])
     for name in PROMPT_SETS:
         write_prompts(attacks if name == "test_attacks" else sets[name], folder / f"{name}.jsonl")
@@ -167,6 +168,11 @@ def write_sets(prompts: Path, folder: Path, limit: int | None, read: ReadOptions
     for name in controls - {WRAPPED} or controls:  # those in wrappers are made anew, of the added attacks too
         write_prompts(sets[name], folder / f"{name}.jsonl")
     return folder
+
+
+def _bare(attack: str) -> str:
+    """An attack's name without what spellings of one name differ in: case, hyphens, underscores and blanks."""
+    return re.sub(r"[\s_-]+", " ", attack).strip().casefold()
 
 
 def _indented(say: Callable[[str], None]) -> Callable[[str], None]:
