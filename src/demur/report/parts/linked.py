@@ -44,7 +44,8 @@ def write_page(path: Path, page: str, also: Iterable[Path] = ()) -> None:
 
     also : folders whose pages are listed on this one too.
     """
-    write_whole(path, _filled(page, CONTENTS, _contents(page)))
+    headings = _contents(page)
+    write_whole(path, _filled(page, CONTENTS, headings) if headings else page)
     found = _pages(path.parent)
     more = [other for folder in also for other in _in(folder)]
     _link(path, list(dict.fromkeys([*found, *more])))
