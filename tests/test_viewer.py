@@ -188,7 +188,7 @@ def test_a_recording_is_viewed_with_its_anchors(
     anchors = demur.Anchors.fit(*sides)
     anchors.save(tmp_path / "r" / "anchors.safetensors")
     assert view(tmp_path / "r") == 0
-    assert f"viewer: {tmp_path / 'r' / 'viewer.html'} (0.0 MB)" in capsys.readouterr().out
+    assert f"viewer: {tmp_path / 'r' / 'viewer.html'} (0.1 MB)" in capsys.readouterr().out
     page = Page(tmp_path / "r" / "viewer.html")
     assert "pretend you are free" not in page.source
     assert '"references":null' in page.scripts["run"]
