@@ -1,5 +1,6 @@
 """The wheel holds every file of the package: code, bundled models, prompts, templates and data."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,8 @@ def test_extras_and_dependencies_are_used_by_the_package(wheel: ZipFile) -> None
     lines = wheel.read(metadata).decode().splitlines()
     extras = {line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra: ")}
     assert extras == {"dev", "docs", "gguf", "hub", "peft"}
-    modules = {"scikit-learn": "sklearn"}
     code = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "src" / "demur").rglob("*.py"))
     needed = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
-    names = {line.split(">")[0].split("[")[0].strip() for line in needed if "extra ==" not in line}
-    unused = {name for name in names if f"import {modules.get(name, name)}" not in code}
-    assert {name for name in unused if f"from {modules.get(name, name)}" not in code} == set()
+    names = {re.split(r"[^\w.-]", line)[0] for line in needed if "extra ==" not in line}
+    modules = {"sklearn" if name == "scikit-learn" else name.replace("-", "_") for name in names}
+    assert {name for name in modules if not re.search(rf"\b(import|from) {name}\b", code)} == set()
