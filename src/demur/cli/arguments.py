@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from demur.cli.plugins import named
 from demur.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,8 +66,16 @@ def _pair(option: str, form: str, text: str) -> tuple[str, str]:
 
 
 def load_model(
-    name: str, device: str, dtype: str, revision: str | None, chat: Mapping[str, Any] = MappingProxyType({})
+    name: str,
+    device: str,
+    dtype: str,
+    revision: str | None,
+    chat: Mapping[str, Any] = MappingProxyType({}),
+    say: Callable[[str], None] | None = None,
 ) -> Model:
+    """A model by name; says so first, as libraries and weights take their time."""
+    if say is not None:
+        say(f"loading {name}")
     from demur.models import load
 
     return load(name, device=device, dtype=dtype, revision=revision, **chat)
@@ -99,15 +108,25 @@ def judge_of(
 
 def sampler_of(model: Model, name: str | None, arguments: list[str] | None, steps: int, seed: int) -> Sampler:
     """The sampler asked for; values of its arguments are read as JSON, and as text where they are none."""
-    from demur.samplers import SAMPLERS
-
     given = {"seed": seed, **dict(_argument(text) for text in arguments or [])}
-    make: Callable[..., Sampler] = model.default_sampler if name is None else SAMPLERS.find(name)
+    make = model.default_sampler if name is None else _sampler_class(name)
     try:
         made = make(steps=steps, **given)
     except TypeError as error:
         raise InputError(f"the sampler does not take these arguments: {error}") from error
     return made
+
+
+def _sampler_class(name: str) -> Callable[..., Sampler]:
+    """A sampler of demur's by name, or anybody's as MODULE:CLASS."""
+    from demur import samplers
+
+    if ":" in name:
+        own = named(name, "--sampler")
+        if not (isinstance(own, type) and issubclass(own, samplers.Sampler)):
+            raise InputError(f"--sampler {name}: is no subclass of demur.samplers.Sampler")
+        return own
+    return samplers.SAMPLERS.find(name)
 
 
 def _argument(text: str) -> tuple[str, Any]:

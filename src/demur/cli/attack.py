@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from demur.cli.arguments import prompts_of
-from demur.cli.options import Column, Encoding, Label
+from demur.cli.options import Column, Encoding, Label, Plugin
 
 
 def _list_attacks(asked: bool) -> None:
@@ -34,6 +34,7 @@ def attack(
     column: Column = None,
     label: Label = None,
     encoding: Encoding = "utf-8",
+    plugin: Plugin = None,
 ) -> None:
     """Write a prompt file anew, every prompt turned into an attack."""
     from demur.attacks import attack_prompts

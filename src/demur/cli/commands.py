@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from demur.cli.compare import compare
 from demur.cli.demo import demo
 from demur.cli.group import Commands, add
 from demur.cli.guard import guard_fit, guard_score
+from demur.cli.guard_show import guard_show
 from demur.cli.harden import harden
 from demur.cli.paper import study_paper
 from demur.cli.record import record
@@ -81,6 +83,7 @@ add(app, check, "check", "demur check Qwen/Qwen2.5-0.5B-Instruct --quick")
 add(app, harden, "harden", "demur harden Qwen/Qwen2.5-0.5B-Instruct --out runs/hardened")
 add(guard_app, guard_fit, "fit", "demur guard fit train.parquet --calibration held_out.parquet --out guard.safetensors")
 add(guard_app, guard_score, "score", "demur guard score guard.safetensors signal.parquet --out scores.parquet")
+add(guard_app, guard_show, "show", "demur guard show guard.safetensors")
 app.add_typer(guard_app, name="guard")
 
 
@@ -111,7 +114,8 @@ _print_warning = warnings.showwarning
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
     """Print what demur itself warns of as one line, and leave the rest as it is."""
-    if issubclass(category, UnverifiedWarning):
+    own = issubclass(category, UnverifiedWarning) or (place and "demur" in Path(str(place[0])).parts)
+    if own:
         sys.stderr.write(f"demur: {DemurError(str(message))}\n")
     else:
         _print_warning(message, category, *place, **options)

@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 
 from demur.cli.arguments import judge_of
-from demur.cli.options import AllowUnverified, Device, Dtype, JudgeCache, JudgeKeyEnv, JudgeModel, JudgeName, Out, Seed
+from demur.cli.options import (
+    AllowUnverified,
+    AsCsv,
+    AsJson,
+    Device,
+    Dtype,
+    JudgeCache,
+    JudgeKeyEnv,
+    JudgeModel,
+    JudgeName,
+    Out,
+    Plugin,
+    Quiet,
+    Seed,
+)
+from demur.cli.output import Output
 
 
 def compare(
@@ -25,14 +40,23 @@ def compare(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    plugin: Plugin = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
     allow_unverified: AllowUnverified = False,
 ) -> None:
     """Two samplers or models on the same prompts: each run against the first."""
+    told = Output(quiet, as_json, as_csv)
+    told.say(f"reading {len(runs)} runs")
+    from demur.cli.results import comparison_tables
     from demur.report import write_comparison
     from demur.studies import compare_runs
 
     judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
     found = compare_runs(runs, judge=judged_by, intersect=intersect, seed=seed)
     found.save(out)
-    typer.echo(f"{len(found.runs)} runs of {found.settings['prompts']} prompts: {'; '.join(found.runs)}")
-    typer.echo(f"comparison: {write_comparison(found, out)}")
+    told.say(f"{len(found.runs)} runs of {found.settings['prompts']} prompts: {'; '.join(found.runs)}")
+    page = write_comparison(found, out)
+    told.numbers({"out": str(out), "runs": found.runs}, found.table, comparison_tables(found))
+    told.say(f"comparison: {page}")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from demur.cli.options import AllowUnverified, Out
+from demur.cli.options import AllowUnverified, AsCsv, AsJson, Out, Plugin, Quiet
+from demur.cli.output import Output
 from demur.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from demur.guards import LinearGuard
     from demur.guards.base import Guard
     from demur.signal import Signal
+
+TITLE = "Flagged by group, with 95% intervals"
 
 
 def guard_fit(
@@ -38,9 +41,12 @@ def guard_fit(
         float | None, typer.Option(metavar="ALPHA", help="Fit a streaming guard that stops at most this share.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the SRI guard's draws; the others draw nothing.")] = 0,
+    plugin: Plugin = None,
+    quiet: Quiet = False,
     allow_unverified: AllowUnverified = False,
 ) -> None:
     """Fit and calibrate a guard: the SRI guard, a direction guard or a streaming guard on the signal."""
+    told = Output(quiet)
     import demur
     from demur.guards import states_of
     from demur.recording import read_signal
@@ -60,7 +66,7 @@ def guard_fit(
         guard = one.fit(train, calibration=held_out)
     guard.save(out)
     made = type(guard).__name__
-    typer.echo(f"{out}: {made}, limit {guard.threshold_:.4g}, {len(train)} to train and {len(held_out)} to calibrate")
+    told.say(f"{out}: {made}, limit {guard.threshold_:.4g}, {len(train)} to train and {len(held_out)} to calibrate")
 
 
 def guard_score(
@@ -72,10 +78,16 @@ def guard_score(
     source: Annotated[
         Path | None, typer.Option(help="The direction guard that a streaming guard watches, for recordings.")
     ] = None,
+    plugin: Plugin = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
     allow_unverified: AllowUnverified = False,
 ) -> None:
     """Score generations: the error of each, whether it is flagged and, by a streaming guard, the step it stops at."""
+    told = Output(quiet, as_json, as_csv)
     import demur
+    from demur.cli.results import flagged_numbers, share_table
     from demur.files.tables import write_table
     from demur.guards import LinearGuard, StreamingGuard, load_guard
     from demur.recording.signal_file import COLUMNS
@@ -98,7 +110,9 @@ def guard_score(
         stops = fitted.stops(values)
         table = table.assign(stopped_at=stops if direction is None else direction.steps_of(stops, recording.steps))
     write_table(out, table)
-    typer.echo(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
+    found = flagged_numbers(table)
+    told.numbers({"out": str(out), "guard": str(guard)}, found, [share_table(TITLE, found, ["group"], "flagged")])
+    told.say(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
 
 
 def _watched(path: Path) -> LinearGuard:

@@ -11,7 +11,11 @@ from typing import Annotated
 
 import typer
 
-from demur.cli.options import BatchSize, Device, Dtype, ModelName, Resume, Revision
+from demur.cli.bar import watched
+from demur.cli.options import AsCsv, AsJson, BatchSize, Device, Dtype, ModelName, Quiet, Resume, Revision
+from demur.cli.output import Output
+
+TOLD = ("detector", "kind", "prompts")
 
 
 def harden(
@@ -33,30 +37,38 @@ def harden(
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Fit a probe guard on harmless and harmful requests in the same wrappers, and say what it is worth."""
+    told = Output(quiet, as_json, as_csv)
+    told.say(f"loading {model}")
+    from demur.cli.results import share_table
     from demur.models import load
     from demur.studies import harden as run
     from demur.studies.hardening import GUARD_FILE, LOOKS_FILE, STREAMING_FILE, check_choices
 
     check_choices(rounds, leave_out or [], by_kind)
-    found = run(
-        load(model, device=device, dtype=dtype, revision=revision),
-        out,
-        rounds=rounds,
-        leave_out=leave_out or [],
-        quantile=quantile,
-        by_kind=by_kind,
-        batch_size=batch_size,
-        seed=seed,
-        resume=resume,
-        say=typer.echo,
-    )
-    for row in found.false_positives.itertuples():
-        of = f"{row.kind} prompts that set the limit" if row.sets_limit else f"held-out {row.kind} prompts"
-        typer.echo(f"{row.detector}, {of}: {row.hits} of {row.count} flagged [{row.low:.1%}, {row.high:.1%}]")
+    with watched(quiet):
+        found = run(
+            load(model, device=device, dtype=dtype, revision=revision),
+            out,
+            rounds=rounds,
+            leave_out=leave_out or [],
+            quantile=quantile,
+            by_kind=by_kind,
+            batch_size=batch_size,
+            seed=seed,
+            resume=resume,
+            say=told.say,
+        )
     for attack, kinds in found.settings["resembling"].items():
         if kinds:
-            typer.echo(f"resembles {attack}: {', '.join(kinds)}")
-    typer.echo(f"guard: {out / GUARD_FILE}")
-    typer.echo(f"while it generates: {out / STREAMING_FILE} on {out / LOOKS_FILE}")
+            told.say(f"resembles {attack}: {', '.join(kinds)}")
+    rates = found.false_positives
+    used = rates["sets_limit"].map({True: "sets the limit", False: "held out"})
+    table = share_table("Harmless prompts by kind, with 95% intervals", rates.assign(prompts=used), TOLD, "flagged")
+    told.numbers({"out": str(out), "model": model, **found.settings}, rates, [table])
+    told.say(f"guard: {out / GUARD_FILE}")
+    told.say(f"while it generates: {out / STREAMING_FILE} on {out / LOOKS_FILE}")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from demur.cli.plugins import load_plugins
 from demur.files.seals import set_allow_unverified
 
 System = Annotated[
@@ -36,7 +37,9 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpo
 Steps = Annotated[int, typer.Option(help="T, the number of steps of a generation.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts generated together; never changes a result.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random draw.")]
-SamplerName = Annotated[str | None, typer.Option("--sampler", help="Sampler class; by default the model's own.")]
+SamplerName = Annotated[
+    str | None, typer.Option("--sampler", help="Sampler class, or MODULE:CLASS; by default the model's own.")
+]
 SamplerArguments = Annotated[
     list[str] | None,
     typer.Option("--sampler-arg", metavar="NAME=VALUE", help="An argument of the sampler; repeatable."),
@@ -60,5 +63,17 @@ AllowUnverified = Annotated[
     bool,
     typer.Option(
         "--allow-unverified", callback=set_allow_unverified, help="Read files of demur 0.1, which carry no hash."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no news, no bar and no tables.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON on stdout, and news on stderr.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print the numbers as CSV on stdout, and news on stderr.")]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE",
+        callback=load_plugins,
+        is_eager=True,
+        help="Python module to import first, with own attacks, samplers or guards; repeatable.",
     ),
 ]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from demur.cli.arguments import chat_options, judge_of, load_model, read_options
+from demur.cli.bar import watched
 from demur.cli.options import (
     AllowUnverified,
     BatchSize,
@@ -25,7 +26,9 @@ from demur.cli.options import (
     Label,
     NoSystem,
     Out,
+    Plugin,
     QuickCheck,
+    Quiet,
     Resume,
     Seed,
     Steps,
@@ -33,6 +36,7 @@ from demur.cli.options import (
     Template,
     TemplateArg,
 )
+from demur.cli.output import Output
 
 
 def study_paper(
@@ -63,34 +67,38 @@ def study_paper(
     column: Column = None,
     label: Label = None,
     encoding: Encoding = "utf-8",
+    plugin: Plugin = None,
+    quiet: Quiet = False,
     allow_unverified: AllowUnverified = False,
 ) -> None:
     """The paper's protocol on any models: its tables and figures, the paper's numbers beside yours."""
+    told = Output(quiet)
     from demur.report import save_figures, write_paper, write_report
     from demur.studies.paper import run_paper
 
     chat = chat_options(system, no_system, template, template_arg)
     judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
-    found = run_paper(
-        [*(models or []), *(more or [])],
-        lambda name: load_model(name, device, dtype, None, chat),
-        prompts,
-        out,
-        steps=steps,
-        batch_size=batch_size,
-        limit=limit,
-        quantile=quantile,
-        judge=judged_by,
-        guard_models=guard_model or [],
-        seed=seed,
-        resume=resume,
-        check=check,
-        read=read_options(column, label, encoding),
-        say=typer.echo,
-    )
+    with watched(quiet):
+        found = run_paper(
+            [*(models or []), *(more or [])],
+            lambda name: load_model(name, device, dtype, None, chat, told.say),
+            prompts,
+            out,
+            steps=steps,
+            batch_size=batch_size,
+            limit=limit,
+            quantile=quantile,
+            judge=judged_by,
+            guard_models=guard_model or [],
+            seed=seed,
+            resume=resume,
+            check=check,
+            read=read_options(column, label, encoding),
+            say=told.say,
+        )
     for subject in found.subjects:
         for one in (subject.study, *([subject.ordered] if subject.ordered else [])):
             save_figures(one, one.path / "figures")
             write_report(one, one.path / "report.html")
-    typer.echo(f"tables: {out / 'tables'}")
-    typer.echo(f"report: {write_paper(found, out / 'report.html')}")
+    told.say(f"tables: {out / 'tables'}")
+    told.say(f"report: {write_paper(found, out / 'report.html')}")

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from demur.cli.arguments import chat_options, layer_of, load_model, prompts_of, responses_of, sampler_of
+from demur.cli.bar import watched
 from demur.cli.options import (
     AllowUnverified,
     BatchSize,
@@ -22,6 +23,8 @@ from demur.cli.options import (
     ModelName,
     NoSystem,
     Out,
+    Plugin,
+    Quiet,
     Resume,
     Revision,
     SamplerArguments,
@@ -32,6 +35,7 @@ from demur.cli.options import (
     Template,
     TemplateArg,
 )
+from demur.cli.output import Output
 from demur.errors import InputError
 
 
@@ -65,9 +69,12 @@ def record(
         list[str] | None,
         typer.Option(metavar="FIELD=COLUMN", help="The column of id or response in --responses; repeatable."),
     ] = None,
+    plugin: Plugin = None,
+    quiet: Quiet = False,
     allow_unverified: AllowUnverified = False,
 ) -> None:
     """Generate for every prompt and record the states of every step."""
+    told = Output(quiet)
     import demur
 
     if keep not in ("phi", "signal"):
@@ -76,19 +83,20 @@ def record(
     rows = prompts_of(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
     texts = responses_of(responses, rows, response_column, encoding) if responses else None
-    loaded = load_model(model, device, dtype, revision, chat)
-    recording = demur.record(
-        loaded,
-        rows,
-        sampler_of(loaded, sampler, sampler_arg, steps, seed),
-        responses=texts,
-        layers=[layer_of(layer) for layer in layers.split(",")],
-        batch_size=batch_size,
-        out=out,
-        keep="signal" if keep == "signal" else "phi",
-        anchors=fitted,
-        resume=resume,
-    )
+    loaded = load_model(model, device, dtype, revision, chat, told.say)
+    with watched(quiet):
+        recording = demur.record(
+            loaded,
+            rows,
+            sampler_of(loaded, sampler, sampler_arg, steps, seed),
+            responses=texts,
+            layers=[layer_of(layer) for layer in layers.split(",")],
+            batch_size=batch_size,
+            out=out,
+            keep="signal" if keep == "signal" else "phi",
+            anchors=fitted,
+            resume=resume,
+        )
     verdicts = recording.table["refused"]
     refused = "no text to judge" if verdicts.isna().all() else f"{int(verdicts.sum())} refused"
-    typer.echo(f"{out}: {len(recording)} prompts, {refused}")
+    told.say(f"{out}: {len(recording)} prompts, {refused}")

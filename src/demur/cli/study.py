@@ -12,8 +12,11 @@ from typing import Annotated
 import typer
 
 from demur.cli.arguments import chat_options, judge_of, layer_of, load_model, read_options, sampler_of
+from demur.cli.bar import watched
 from demur.cli.options import (
     AllowUnverified,
+    AsCsv,
+    AsJson,
     BatchSize,
     Column,
     Device,
@@ -27,7 +30,9 @@ from demur.cli.options import (
     ModelName,
     NoSystem,
     Out,
+    Plugin,
     QuickCheck,
+    Quiet,
     Resume,
     Revision,
     SamplerArguments,
@@ -38,6 +43,7 @@ from demur.cli.options import (
     Template,
     TemplateArg,
 )
+from demur.cli.output import Output
 
 
 def study(
@@ -72,9 +78,16 @@ def study(
     encoding: Encoding = "utf-8",
     example: Annotated[list[str] | None, typer.Option(help="Id of a prompt to draw the signal of; repeatable.")] = None,
     show_text: Annotated[bool, typer.Option(help="Let the report contain prompts and model text.")] = False,
+    plugin: Plugin = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
     allow_unverified: AllowUnverified = False,
 ) -> None:
     """The main job: record, anchors, signal, rates, guard and a report."""
+    told = Output(quiet, as_json, as_csv)
+    told.say(f"reading {prompts}, then {model}")
+    from demur.cli.results import study_numbers, study_tables
     from demur.files.writing import write_whole
     from demur.report import save_figures, signal_figure, write_report
     from demur.report.parts.look import render
@@ -86,27 +99,31 @@ def study(
     sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
     shown = {one: example_set(one, sets, prompts) for one in example or []}
     judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
-    loaded = load_model(model, device, dtype, revision, chat)
-    found = run_study(
-        loaded,
-        prompts,
-        out,
-        sampler=sampler_of(loaded, sampler, sampler_arg, steps, seed),
-        layers=LAYERS if layer is None else (layer_of(layer),),
-        batch_size=batch_size,
-        limit=limit,
-        quantile=quantile,
-        judge=judged_by,
-        seed=seed,
-        resume=resume,
-        check=check,
-        read=read,
-        say=typer.echo,
-    )
+    loaded = load_model(model, device, dtype, revision, chat, told.say)
+    with watched(quiet):
+        found = run_study(
+            loaded,
+            prompts,
+            out,
+            sampler=sampler_of(loaded, sampler, sampler_arg, steps, seed),
+            layers=LAYERS if layer is None else (layer_of(layer),),
+            batch_size=batch_size,
+            limit=limit,
+            quantile=quantile,
+            judge=judged_by,
+            seed=seed,
+            resume=resume,
+            check=check,
+            read=read,
+            say=told.say,
+        )
+    told.say("figures and report")
     save_figures(found, out / "figures")
     for name, (member, identity) in shown.items():
         place = list(zip(found.generations["set"], found.generations["id"], strict=True)).index((member, identity))
         write_whole(out / "figures" / f"signal-{place}.png", render(signal_figure(found, place), "png"))
-        typer.echo(f"signal of {name}: {out / 'figures' / f'signal-{place}.png'}")
-    typer.echo(f"report: {write_report(found, out / 'report.html', show_text=show_text)}")
-    typer.echo(f"every generation, step by step: demur view {shlex.quote(str(out))}")
+        told.say(f"signal of {name}: {out / 'figures' / f'signal-{place}.png'}")
+    report = write_report(found, out / "report.html", show_text=show_text)
+    told.numbers({"out": str(out), "model": model}, study_numbers(found), study_tables(found))
+    told.say(f"report: {report}")
+    told.say(f"every generation, step by step: demur view {shlex.quote(str(out))}")

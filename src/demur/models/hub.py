@@ -6,12 +6,15 @@ its `.gguf` files, and no pickled weights. Code comes along only where it was as
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from demur.errors import InputError
 from demur.models.json_file import read_json_if_there
 from demur.models.weight_files import INDEX, SINGLE
 
+PATIENCE = 5.0
+"""Seconds in which the Hub has to answer."""
 SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
@@ -38,10 +41,26 @@ def _fetched(name: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=not _is_reached())
+        )
     except Exception as error:  # the client raises errors of several libraries
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"{name}: no folder of this name here, and the Hugging Face Hub gave no model: {reason} "
             f"Check the name, your connection, and for gated models the licence and token."
         ) from error
+
+
+@cache
+def _is_reached() -> bool:
+    """Whether the Hub answers at all, asked once: its client would try for most of a minute, and say so each time."""
+    from huggingface_hub import constants, get_session
+
+    if constants.is_offline_mode():
+        return True  # the client knows by itself
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+    except Exception:  # of whichever library the client uses
+        return False
+    return True

@@ -276,12 +276,24 @@ def _files_before(folder: Path, gguf_file: str | None) -> list[Path]:
 def _device(device: str) -> torch.device:
     if device != "auto":
         try:
-            return torch.device(device)
+            found = torch.device(device)
         except RuntimeError as error:
             raise InputError(f"device {device!r} is unknown; give auto, cpu, cuda, cuda:1 or mps") from error
+        _require_there(found)
+        return found
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _require_there(device: torch.device) -> None:
+    """Raise `InputError` for a GPU that this machine or this build of torch does not have."""
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise InputError(f"device {str(device)!r}: torch finds {count} CUDA devices here; give auto or cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps': torch finds none here; give auto or cpu")
 
 
 def _dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:

@@ -6,7 +6,6 @@ input never mixes with what is there. Also `stream_anchors`, the same loop with 
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -26,6 +25,7 @@ from demur.recording.arguments import as_model, chosen_sampler, layer_indices, r
 from demur.recording.begin import begin, done_rows, replace, require_free
 from demur.recording.forcing import checked_responses, responses_hash
 from demur.recording.generate import Batch, batches, encode, inputs_hash
+from demur.recording.progress import begin as begun
 from demur.recording.recording import Recording
 from demur.samplers import Sampler
 from demur.signal import Anchors, AnchorSums
@@ -67,7 +67,7 @@ def record(
     out : the recording's folder; a temporary one by default, gone with the returned object.
     keep : "phi", or "signal" to store sigma in place of phi and predictions, for which `anchors` are needed.
     resume : go on with what `out` holds; False starts anew, and what is there is replaced once the new one is complete.
-    progress : show a bar on stderr; by default only where that is a terminal.
+    progress : show a bar on stderr; by default a library call is quiet.
 
     Raises `InputError` for a prompt that does not fit, states that are not finite, a folder that holds
     another recording or is in use, a damaged shard, a full disk. Whatever was recorded before stays.
@@ -108,11 +108,13 @@ def record(
             files.save_tokenizer(root, model.tokenizer)
             number = max(files.shard_numbers(root), default=-1) + 1
             every = batches(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked])
-            for batch in _with_progress(every, len(left), progress):
+            for batch in _told(every, folder.name, len(done), len(checked), progress):
                 arrays = _arrays(batch, kept_anchors, indices)
                 files.write_shard(root, number, arrays, _table(batch, checked, number), key)
                 number += 1
             _finish(root)
+        elif progress is not False:
+            begun(folder.name, len(checked), len(checked))
         if root != folder:
             replace(folder, root)
     recording = Recording(folder)
@@ -148,7 +150,7 @@ def stream_anchors(
         side = AnchorSums()
         encoded = encode(model, prompts, sampler)
         every = batches(model, encoded, sampler, indices, batch_size, [prompt.id for prompt in prompts])
-        for batch in _with_progress(every, len(prompts), progress):
+        for batch in _told(every, "anchors", 0, len(prompts), progress):
             if batch.refused is None:
                 raise InputError(f"{model.name}: has no tokenizer, so refusals cannot be read; fit from recordings")
             side.update(batch.phi, np.array(batch.refused))
@@ -223,9 +225,15 @@ def _finish(folder: Path) -> None:
     files.write_manifest(folder, {**manifest, "tokenizer": files.tokenizer_hashes(folder), "complete": True})
 
 
-def _with_progress(every: Iterator[Batch], total: int, progress: bool | None) -> Iterator[Batch]:
-    """Pass batches on; with a bar on stderr where it is a terminal or asked for."""
-    if not (sys.stderr.isatty() if progress is None else progress):
+def _told(every: Iterator[Batch], name: str, done: int, total: int, progress: bool | None) -> Iterator[Batch]:
+    """Pass batches on, and tell who watches how far they are; with a bar of its own where that is asked for."""
+    watcher = None if progress is False else begun(name, done, total)
+    if watcher is not None:
+        for batch in every:
+            yield batch
+            watcher.advance(len(batch.rows))
+        return
+    if not progress:
         yield from every
         return
     from rich.console import Console
@@ -233,7 +241,7 @@ def _with_progress(every: Iterator[Batch], total: int, progress: bool | None) ->
 
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("recording", total=total)
+        task = bar.add_task("recording", total=total - done)
         for batch in every:
             bar.advance(task, len(batch.rows))
             yield batch

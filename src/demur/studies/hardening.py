@@ -22,6 +22,7 @@ from demur.hardening import ATTACK_NAMES, WRAPPERS, resembling
 from demur.models import Layer, Model
 from demur.prompts import Prompt
 from demur.recording import Recording, record
+from demur.recording.progress import planned
 from demur.samplers import Sampler
 from demur.signal import Signal
 from demur.studies.material import HELD_OUT, PLAIN, ROUNDS, WRAPPED, family_of, kind_of, kinds_left, material
@@ -107,28 +108,24 @@ def harden(
     kinds = check_choices(rounds, leave_out, by_kind)
     out = Path(out)
     chosen_layers = default_layers(model) if layers is None else layers
+    made = sampler or model.default_sampler(steps=32, seed=seed)
+    every = [fitting(model, made, prompts_of(number, seed)[0]) for number in range(rounds)]
     recordings = []
-    for number in range(rounds):
-        prompts, _ = prompts_of(number, seed)
-        made = sampler or model.default_sampler(steps=32, seed=seed)
-        fit = fitting(model, made, prompts)
-        folder = out / "recordings" / f"round-{number + 1}"
-        recordings.append(
-            record(
-                model,
-                fit,
-                made,
-                layers=chosen_layers,
-                batch_size=batch_size,
-                out=folder,
-                resume=resume,
-                progress=progress,
+    with planned(sum(map(len, every))):
+        for number, prompts in enumerate(every, start=1):
+            recordings.append(
+                record(
+                    model,
+                    prompts,
+                    made,
+                    layers=chosen_layers,
+                    batch_size=batch_size,
+                    out=out / "recordings" / f"round-{number}",
+                    resume=resume,
+                    progress=progress,
+                )
             )
-        )
-        left = len(prompts) - len(fit)
-        say(
-            f"round {number + 1} of {rounds}: {len(fit)} prompts" + (f"; {left} do not fit the context" if left else "")
-        )
+            say(f"round {number} of {rounds}: {len(recordings[-1])} prompts")
     found = fit_hardened(read_material(recordings, seed), kinds, quantile=quantile, by_kind=by_kind, say=say)
     found.save(out)
     return found

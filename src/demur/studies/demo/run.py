@@ -18,6 +18,7 @@ from demur.judges import CompliesJudge, Judge
 from demur.models import Model, load
 from demur.prompts import Prompt, write_prompts
 from demur.recording import record
+from demur.recording.progress import planned
 from demur.signal import Anchors
 from demur.studies.compare.compare import Comparison, compare_runs
 from demur.studies.compare.runs import ANCHORS
@@ -92,12 +93,14 @@ def run_demo(
     prompts = write_subsets(out / "prompts", sizes)
     options: dict[str, Any] = {"batch_size": batch_size, "resume": resume, "progress": progress}
     studies: dict[str, Study] = {}
-    for name in MODELS:
-        say(f"{name}: every step of {_total(prompts)} generations, then anchors, signal and guard")
-        model = load(PREFIX + name, dtype="float32")
-        studies[name] = run_study(model, prompts, out / name, judge=JUDGE, seed=seed, say=_indented(say), **options)
-    say(f"{DIFFUSION}: the same weights under {len(ORDERS)} orders of generation")
-    folders = record_orders(model, read_sets(prompts, None), compared, out / "orders", seed, _indented(say), options)
+    sets = read_sets(prompts, None)
+    with planned(len(MODELS) * _total(sets) + len(ORDERS) * _total_of_order(sets, compared)):
+        for name in MODELS:
+            say(f"{name}: every step of {_total(sets)} generations, then anchors, signal and guard")
+            model = load(PREFIX + name, dtype="float32")
+            studies[name] = run_study(model, prompts, out / name, judge=JUDGE, seed=seed, say=_indented(say), **options)
+        say(f"{DIFFUSION}: the same weights under {len(ORDERS)} orders of generation")
+        folders = record_orders(model, sets, compared, out / "orders", seed, _indented(say), options)
     together, *pairs = (compare_runs(some, judge=JUDGE, seed=seed) for some in (folders, folders[:2], folders[2:]))
     together.save(out / "comparison")
     return Demo(out, studies, together, dict(zip(("allowed", "suppressed"), pairs, strict=True)), JUDGE)
@@ -150,8 +153,13 @@ def turned_at_first_step(study: Study, compliance: float = 0.5, refusal: float =
     return int((turned & ~later).sum()), int(turned.sum())
 
 
-def _total(prompts: Path) -> int:
-    return sum(len(rows) for rows in read_sets(prompts, None).values())
+def _total(sets: Mapping[str, list[Prompt]]) -> int:
+    return sum(map(len, sets.values()))
+
+
+def _total_of_order(sets: Mapping[str, list[Prompt]], compared: Mapping[str, int]) -> int:
+    tested = sum(len(first_of_each(sets[name], size)) for name, size in compared.items())
+    return len(sets["anchors_harmless"]) + len(sets["anchors_harmful"]) + tested
 
 
 def _indented(say: Callable[[str], None]) -> Callable[[str], None]:

@@ -25,6 +25,7 @@ from demur.models import Layer, Model
 from demur.prompts import Prompt, ReadOptions, read_prompts
 from demur.recording import Recording, record
 from demur.recording.arguments import as_model, chosen_sampler
+from demur.recording.progress import planned
 from demur.samplers import Sampler
 from demur.signal import Anchors, text_signal
 from demur.studies.study.checked import LEFT_OUT, checked
@@ -120,12 +121,13 @@ def run_study(
         say(f"{name}: {len(refused)} prompts, {int(refused.sum())} refused")
         return recordings[name]
 
-    with locked(out):
+    with locked(out), planned(sum(map(len, sets.values()))):
         proof = checked(model, out, resume=resume, say=say) if check else LEFT_OUT
         anchors = Anchors.fit(record_set("anchors_harmless"), record_set("anchors_harmful"))
         for name in sets:
             if name not in recordings:
                 record_set(name)
+        say("guards, rates and tables")
         with switched(out, SETTINGS) as new:  # guards, anchors and tables of one study, or those of the one before
             anchors.save(new / "anchors.safetensors")
             study = analyse(recordings, anchors, quantile=quantile, judge=judge, seed=seed, out=new)
