@@ -116,7 +116,8 @@ def _falls(signals: np.ndarray) -> np.ndarray:
     """How far the signal of each generation fell after any step, ``[generations]``; 0 where it never did."""
     known = np.where(np.isnan(signals), -np.inf, signals)
     fallen = np.maximum.accumulate(known, axis=1) - signals
-    return np.nan_to_num(fallen, nan=0.0, neginf=0.0, posinf=0.0).astype(float).max(axis=1, initial=0.0)
+    furthest: np.ndarray = np.nan_to_num(fallen, nan=0.0, neginf=0.0, posinf=0.0).astype(float).max(axis=1, initial=0.0)
+    return furthest
 
 
 def _column(values: pd.Series[Any]) -> dict[str, Any]:
