@@ -124,6 +124,13 @@ def test_a_device_that_is_not_there_is_bad_input() -> None:
         demur.load("demur/tiny-ar", device="cuda:99")
 
 
+def test_a_hub_that_cannot_be_reached_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demur.models.hub._is_reached", lambda: False)
+    with pytest.raises(InputError, match="it cannot be reached, and the cache holds no such model") as told:
+        demur.load("nobody/nothing-of-this-name")
+    assert "\n" not in str(told.value)
+
+
 def test_a_folder_of_studies_names_them(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

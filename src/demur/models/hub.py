@@ -6,7 +6,6 @@ its `.gguf` files, and no pickled weights. Code comes along only where it was as
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 from demur.errors import InputError
@@ -40,21 +39,20 @@ def weights_to_fetch(folder: Path) -> list[str]:
 def _fetched(name: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
+    reached = _is_reached()
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=not _is_reached())
-        )
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=not reached))
     except Exception as error:  # the client raises errors of several libraries
-        reason = " ".join(str(error).split())[:300]
+        unreached = "it cannot be reached, and the cache holds no such model."
+        reason = " ".join(str(error).split())[:300] if reached else unreached
         raise InputError(
             f"{name}: no folder of this name here, and the Hugging Face Hub gave no model: {reason} "
             f"Check the name, your connection, and for gated models the licence and token."
         ) from error
 
 
-@cache
 def _is_reached() -> bool:
-    """Whether the Hub answers at all, asked once: its client would try for most of a minute, and say so each time."""
+    """Whether the Hub answers at all, asked first: its client would try for most of a minute, and say so each time."""
     from huggingface_hub import constants, get_session
 
     if constants.is_offline_mode():
