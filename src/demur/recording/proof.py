@@ -25,10 +25,11 @@ COLUMNS = ("id", "prompt", "label", "attack", "group", "text", "refused", "row",
 
 
 class Proven(NamedTuple):
-    """The table of a recording in the order of its prompts, and its shards by number."""
+    """The table of a recording in the order of its prompts, its shards by number, and the hash of both."""
 
     table: pd.DataFrame
     shards: Mapping[int, ShardMark]
+    hash: str
 
 
 def made_from(folder: Path, manifest: Mapping[str, Any]) -> Provenance:
@@ -66,7 +67,7 @@ def prove(folder: Path, manifest: Mapping[str, Any], count: int) -> Proven:
     strangers = sorted(set(files.shard_numbers(folder)) - set(shards))
     if strangers and not (folder / READY).is_dir():  # while a recording is replaced, shards of the old one may be left
         raise files.damaged(folder / files.SHARDS / f"{strangers[0]:06d}.parquet", "the recording's table lists it not")
-    return Proven(table, shards)
+    return Proven(table, shards, stored.hash)
 
 
 def require_belonging(path: Path, arrays: Arrays, rows: np.ndarray, steps: int, layers: int) -> None:

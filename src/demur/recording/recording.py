@@ -52,7 +52,8 @@ class Recording:
     """A completed recording.
 
     allow_unverified : open recordings of demur 0.1 too, whose tables carry no hash.
-    path : its folder. provenance : what it was made from. keep : "phi" or "signal".
+    path : its folder. provenance : what it was made from. keep : "phi" or "signal". content : a hash of its table and
+        of all shards, empty for recordings of demur 0.1.
     table : a row a prompt in the order of the prompt set, with the columns id, prompt, label, attack, goal,
         category, group, text, refused, tokens, prompt_tokens, seconds.
     """
@@ -68,7 +69,7 @@ class Recording:
                     f"{self.path}: holds {done} of {self.provenance.count} prompts; "
                     f"run the command that began it once more, and it goes on from there"
                 )
-            self._whole_table, self._marks = prove(self.path, self.manifest, self.provenance.count)
+            self._whole_table, self._marks, self.content = prove(self.path, self.manifest, self.provenance.count)
         self.keep: str = self.manifest["keep"]
         self._temporary: Any = None  # keeps a temporary folder alive as long as the recording is
 
@@ -111,44 +112,45 @@ class Recording:
     @property
     def sigma(self) -> Signal:
         """The stored signal, float32 ``[prompts, steps]``, of a recording that keeps it in place of phi."""
-        values = self._gather((rows, arrays["sigma"]) for rows, arrays in self._shards("signal"))
+        values = self._gather((arrays["rows"], self.kept_in(arrays, "sigma")) for arrays in self.shards())
         return Signal(values, Provenance.from_dict(self.manifest["signal"]))
 
     def phi_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of rows int64 ``[n]`` and their phi ``[n, steps, layers, width]``, a shard at a time."""
-        for rows, arrays in self._shards("phi"):
-            yield rows, arrays["phi"]
+        for arrays in self.shards():
+            yield arrays["rows"], self.kept_in(arrays, "phi")
 
     def steps_tokens(self, prompt: int) -> StepTokens:
         """The token ids of prompt number `prompt` at every step."""
         place = self._whole_table.iloc[prompt]
         arrays = self._shard(int(place["shard"]))
         at = int(np.flatnonzero(arrays["rows"] == place["row"])[0])
-        return self._tokens_of(arrays, at)
+        return self.tokens_of(arrays, at)
 
     def steps_text(self, prompt: int) -> list[StepText]:
         """The text at each step of prompt number `prompt`: committed, and predicted.
 
         Raises `InputError` where the model had no tokenizer.
         """
-        return self._texts_of(self.steps_tokens(prompt))
+        return self.texts_of(self.steps_tokens(prompt))
 
     def all_steps_tokens(self) -> Iterator[tuple[int, StepTokens]]:
         """Pairs of a prompt's number and its `steps_tokens`, reading every shard once; in the shards' order."""
-        for arrays in self._every_shard():
+        for arrays in self.shards():
             for at, row in enumerate(arrays["rows"]):
-                yield int(row), self._tokens_of(arrays, at)
+                yield int(row), self.tokens_of(arrays, at)
 
     def all_steps_text(self) -> Iterator[tuple[int, list[StepText]]]:
         """Pairs of a prompt's number and its `steps_text`, reading every shard once; in the shards' order."""
         for row, tokens in self.all_steps_tokens():
-            yield row, self._texts_of(tokens)
+            yield row, self.texts_of(tokens)
 
     def token_text(self, token: int) -> str:
         """The text of one token by itself, special tokens by their name; `InputError` without a tokenizer."""
         return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
-    def _tokens_of(self, arrays: files.Arrays, at: int) -> StepTokens:
+    def tokens_of(self, arrays: files.Arrays, at: int) -> StepTokens:
+        """The token ids at every step of row `at` of a shard."""
         committed_at = arrays["committed_at"][at]
         is_committed = (committed_at > 0) & (committed_at <= np.arange(1, self.steps + 1)[:, None])
         if "predicted" in arrays:
@@ -157,7 +159,8 @@ class Recording:
             raise InputError(f"{self.path}: keeps {self.keep} only, not the predictions of each step; keep='phi' does")
         return StepTokens(np.broadcast_to(arrays["tokens"][at], is_committed.shape), is_committed)
 
-    def _texts_of(self, tokens: StepTokens) -> list[StepText]:
+    def texts_of(self, tokens: StepTokens) -> list[StepText]:
+        """The text of every step."""
         committed = [self._text(row, known) for row, known in zip(*tokens, strict=True)]
         if not self.manifest["revises"]:
             return [StepText(text, text) for text in committed]
@@ -198,18 +201,14 @@ class Recording:
                 f"move it away and record again"
             )
 
-    def _shards(self, keep: str) -> Iterator[tuple[np.ndarray, files.Arrays]]:
+    def kept_in(self, arrays: files.Arrays, name: str) -> np.ndarray:
+        """The "phi" or the "sigma" of a shard; `InputError` where the recording keeps the other."""
+        keep = "phi" if name == "phi" else "signal"
         if self.keep != keep:
-            wanted = "phi" if keep == "phi" else "sigma"
-            raise InputError(f"{self.path}: keeps {self.keep} only, not {wanted}; record with keep={keep!r} to have it")
-        for arrays in self._every_shard():
-            yield arrays["rows"], arrays
+            raise InputError(f"{self.path}: keeps {self.keep} only, not {name}; record with keep={keep!r} to have it")
+        return arrays[name]
 
-    def fillers(self) -> set[int]:
-        """Ids that stand where nothing was ever committed: the sampler's mask or padding."""
-        return {int(id_) for one in self._every_shard() for id_ in np.unique(one["tokens"][one["committed_at"] == 0])}
-
-    def _every_shard(self) -> Iterator[files.Arrays]:
+    def shards(self) -> Iterator[files.Arrays]:
         """Every shard; together they hold each row of the table once."""
         return map(self._shard, self._marks)
 

@@ -20,7 +20,7 @@ from demur.report.parts.groups import name_of
 from demur.report.parts.labels import visible
 from demur.report.parts.linked import write_page
 from demur.report.study.page import environment, short_name
-from demur.report.viewer.packing import Codes, Track, pack, track_of
+from demur.report.viewer.packing import Codes, Track, pack
 from demur.report.viewer.played import Played, read_played
 
 HERE = Path(__file__).parent
@@ -43,7 +43,7 @@ def write_viewer(run: str | Path, path: str | Path, *, show_text: bool = False) 
 
 def viewer_page(played: Played, *, show_text: bool = False) -> str:
     """The page of the viewer."""
-    tracks = _tracks(played)
+    tracks = played.tracks
     codes = _codes(played, tracks, show_text)
     packed = pack(tracks, played.signals, played.text_signals, codes, revises=played.revises)
     script, style = _source(SCRIPTS), _source(STYLES)
@@ -68,12 +68,6 @@ def viewer_page(played: Played, *, show_text: bool = False) -> str:
             words=_json(_words(played, codes)) if show_text else None,
         )
     )
-
-
-def _tracks(played: Played) -> list[Track]:
-    """The track of every generation, in the order of the rows."""
-    found = {row: track_of(tokens) for row, tokens in played.all_steps_tokens()}
-    return [found[row] for row in range(len(found))]
 
 
 def _codes(played: Played, tracks: list[Track], show_text: bool) -> Codes:

@@ -6,19 +6,23 @@ what the page looks like is left to others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from demur.errors import InputError
-from demur.recording import Recording, StepTokens
+from demur.recording import Recording
 from demur.recording import folder as files
+from demur.recording.derived import Deriver, Shard, derive
+from demur.report.viewer.packing import Track, track_of
 from demur.studies.compare.runs import signal_of
+from demur.studies.study.derivers import TEXT_SIGNAL
 from demur.studies.study.results import PROMPT_SETS, SETTINGS, Study, is_study, read_study
-from demur.studies.study.run import text_signals
 
 COLUMNS = ["set", "id", "group", "attack", "prompt", "text", "refused", "flagged", "guard_error"]
 
@@ -32,6 +36,7 @@ class Played:
     references : float32 ``[2, steps]``, of answered harmless and refused harmful prompts; None where unknown.
     limit : the guard's limit, None where there is no guard.
     recordings : where the tokens are; together they hold the rows of `generations`, in that order.
+    derived : what `TRACKS` and `BLANKS` give for each recording, where it is known already.
     """
 
     model: str
@@ -41,6 +46,7 @@ class Played:
     references: np.ndarray | None
     limit: float | None
     recordings: Sequence[Recording]
+    derived: Sequence[Mapping[str, Any]] = ()
 
     @property
     def steps(self) -> int:
@@ -62,17 +68,27 @@ class Played:
         """The model's end-of-sequence tokens."""
         return list(self.recordings[0].manifest["eos_token_ids"])
 
+    @cached_property
+    def _of_shards(self) -> Sequence[Mapping[str, Any]]:
+        return self.derived or [derive(recording, [TRACKS, BLANKS]) for recording in self.recordings]
+
+    @property
+    def tracks(self) -> list[Track]:
+        """How the response of every generation came about, in the order of the rows."""
+        return [track for found in self._of_shards for track in found[TRACKS.name]]
+
     def blank_tokens(self) -> list[int]:
         """Ids that fill positions to which nothing was ever committed: the sampler's mask or padding."""
-        return sorted({token for recording in self.recordings for token in recording.fillers()})
+        return sorted({token for found in self._of_shards for tokens in found[BLANKS.name] for token in tokens})
 
-    def all_steps_tokens(self) -> Iterator[tuple[int, StepTokens]]:
-        """Pairs of a row of `generations` and its token ids at every step, in no order."""
-        start = 0
-        for recording in self.recordings:
-            for row, tokens in recording.all_steps_tokens():
-                yield start + row, tokens
-            start += len(recording)
+
+def _blanks(shard: Shard) -> list[list[int]]:
+    pairs = zip(shard.arrays["tokens"], shard.arrays["committed_at"], strict=True)
+    return [np.unique(tokens[committed_at == 0]).tolist() for tokens, committed_at in pairs]
+
+
+TRACKS = Deriver("tracks", lambda shard: [track_of(tokens) for _, tokens in shard.all_steps_tokens()])
+BLANKS = Deriver("blanks", _blanks)
 
 
 def read_played(folder: str | Path) -> Played:
@@ -111,16 +127,19 @@ def played_study(study: Study) -> Played:
 
 def played_recording(recording: Recording) -> Played:
     """The generations of a recording by itself, without references, guard and, where it has no text, text signal."""
-    signals = np.asarray(signal_of(recording))
-    has_text = bool(recording.table["text"].notna().all())
+    signal = signal_of(recording)
+    wanted = [signal, TRACKS, BLANKS, *([TEXT_SIGNAL] if recording.table["text"].notna().all() else [])]
+    found = derive(recording, wanted)
+    signals = found[signal.name]
     return Played(
         model=recording.provenance.model,
         generations=recording.table.assign(set=recording.path.name).reindex(columns=COLUMNS),
         signals=signals,
-        text_signals=text_signals(recording) if has_text else np.full_like(signals, np.nan),
+        text_signals=found.get(TEXT_SIGNAL.name, np.full_like(signals, np.nan)),
         references=None,
         limit=None,
         recordings=[recording],
+        derived=[found],
     )
 
 

@@ -24,6 +24,7 @@ from demur.studies.compare.paired import RESAMPLES, bootstrap_mean, mcnemar, pai
 from demur.studies.compare.runs import Run, labels, matched, read_run
 from demur.studies.study.detection import ALL_ATTACKS
 from demur.studies.study.recovery import goals, harmful_members
+from demur.studies.study.results import Study
 
 ALL_HARMFUL = "all harmful"
 TOKENS = ("tokens", "tokens, refused", "tokens, complied")
@@ -61,7 +62,7 @@ class Comparison:
 
 
 def compare_runs(
-    folders: Sequence[str | Path],
+    folders: Sequence[str | Path | Study],
     *,
     judge: Judge | None = None,
     intersect: bool = False,
@@ -70,7 +71,8 @@ def compare_runs(
 ) -> Comparison:
     """Compare runs of the same prompts, each with the first.
 
-    folders : studies or recordings, two or more; see `read_run`. judge : gives the ASR if it judges harm.
+    folders : studies or recordings, two or more, studies also as they are in memory; see `read_run`.
+    judge : gives the ASR if it judges harm.
     intersect : compare what all runs share; by default runs of other prompts are an `InputError`.
     resamples, seed : of the bootstrap behind the intervals of lengths.
     """

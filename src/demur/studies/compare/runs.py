@@ -18,10 +18,12 @@ from demur.errors import InputError
 from demur.judges import CompliesJudge, Judge
 from demur.provenance import UNCOMPARED_SAMPLER_ARGUMENTS
 from demur.recording import Recording
+from demur.recording.derived import Deriver, derive
 from demur.recording.folder import MANIFEST, is_recording
 from demur.signal import Anchors
-from demur.studies.study.lengths import answer_lengths
-from demur.studies.study.recovery import judged_rates
+from demur.studies.study.derivers import signal
+from demur.studies.study.lengths import ANSWER_TOKENS
+from demur.studies.study.recovery import PREDICTED, judged_rates
 from demur.studies.study.results import SETTINGS, Study, is_study, read_study
 
 ANCHORS = "anchors.safetensors"
@@ -55,11 +57,13 @@ class Run:
         return replace(self, generations=generations, sigma=self.sigma[rows], recovery=recovery)
 
 
-def read_run(folder: str | Path, judge: Judge | None = None) -> Run:
-    """A study's folder, or a recording that keeps the signal or has its ``anchors.safetensors`` in its folder.
+def read_run(folder: str | Path | Study, judge: Judge | None = None) -> Run:
+    """A study or its folder, or a recording that keeps the signal or has its ``anchors.safetensors`` in its folder.
 
     judge : of a recording's HRR and FRR; by default the dictionary's. A study brings its own.
     """
+    if isinstance(folder, Study):
+        return _of_study(folder)
     folder = Path(folder)
     if is_study(folder):
         return _of_study(read_study(folder))
@@ -89,30 +93,32 @@ def _of_study(study: Study) -> Run:
 
 def _of_recording(recording: Recording, judge: Judge) -> Run:
     made = recording.provenance
-    rates, _ = judged_rates([recording], judge)
+    sigma = signal_of(recording)
+    found = derive(recording, [sigma, ANSWER_TOKENS, PREDICTED])
+    rates, _ = judged_rates([recording], judge, [found[PREDICTED.name]])
     return Run(
         path=recording.path,
         model=made.model,
         fingerprint=made.fingerprint,
         sampler=made.sampler,
-        generations=recording.table.assign(set="", answer_tokens=answer_lengths(recording))[COLUMNS],
-        sigma=np.asarray(signal_of(recording)),
+        generations=recording.table.assign(set="", answer_tokens=found[ANSWER_TOKENS.name])[COLUMNS],
+        sigma=found[sigma.name],
         recovery=rates[rates["rate"].str.match("HRR|FRR")].reset_index(drop=True),
         prompts={"": made.prompts},
     )
 
 
-def signal_of(recording: Recording) -> np.ndarray:
-    """The signal a recording keeps, or that the anchors in its folder give it, float32 ``[prompts, steps]``."""
+def signal_of(recording: Recording) -> Deriver:
+    """What derives the signal that a recording keeps, or that the anchors in its folder give it."""
     if recording.keep == "signal":
-        return recording.sigma
+        return Deriver("sigma", lambda shard: shard.sigma)
     path = recording.path / ANCHORS
     if not path.is_file():
         raise InputError(
             f"{recording.path}: a recording needs {ANCHORS} in its folder to have a signal; "
             f"`demur anchors HARMLESS HARMFUL --out {path}` makes one"
         )
-    return Anchors.load(path).signal(recording)
+    return signal(Anchors.load(path))
 
 
 def matched(runs: Sequence[Run], *, intersect: bool = False) -> list[Run]:

@@ -5,19 +5,18 @@ In: a subject whose recordings keep several layers. Out: a tidy table of AUROCs,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
 from demur.dynamics import Rate
 from demur.studies.paper.published import ABLATION
-from demur.studies.paper.subject import Row, Subject
+from demur.studies.paper.subject import TEXT_INPUT, Row, Subject
 from demur.studies.study.detection import auroc
-from demur.studies.study.detectors import CALIBRATION, TRAIN, fit_guard
-from demur.studies.study.run import text_signals
+from demur.studies.study.detectors import fit_guard
 
-Signals = dict[str, np.ndarray]
+Signals = Mapping[str, np.ndarray]
 MEAN = "mean over attacks"
 
 
@@ -31,7 +30,7 @@ def ablation_table(subject: Subject, *, quantile: float = 0.99, seed: int = 0) -
     for name, signals in _inputs(subject):
         if table is None:
             break
-        guard = fit_guard(signals, quantile, seed)
+        guard = subject.fitted_on(name) or fit_guard(signals, quantile, seed)
         negatives, positives = guard.errors(signals["test_harmless"]), guard.errors(signals["test_attacks"])
         groups = table["group"].to_numpy(dtype=str)
         found = [auroc(negatives, positives[groups == attack]) for attack in subject.attacks]
@@ -43,14 +42,12 @@ def ablation_table(subject: Subject, *, quantile: float = 0.99, seed: int = 0) -
 
 
 def _inputs(subject: Subject) -> Iterator[tuple[str, Signals]]:
-    used = (TRAIN, CALIBRATION, "test_harmless", "test_attacks")
-    recordings = {name: subject.recordings[name] for name in used if name in subject.recordings}
-    yield "text-level signal", {name: text_signals(recording) for name, recording in recordings.items()}
-    last = max(subject.anchors.layers)
-    for layer in subject.anchors.layers:
-        signals = {name: np.asarray(subject.anchors.signal(recording, layer)) for name, recording in recordings.items()}
+    by_layer, texts = subject.signals
+    yield TEXT_INPUT, texts
+    last = max(by_layer)
+    for layer, signals in by_layer.items():
         if layer == last:
-            yield "first step alone", {name: sigma[:, :1] for name, sigma in signals.items()}
+            yield "first step alone", {name: np.asarray(sigma)[:, :1] for name, sigma in signals.items()}
         yield f"SRI, {_named(layer, last)} layer", signals
 
 

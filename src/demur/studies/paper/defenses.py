@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,14 @@ from demur.defenses import AnyOf, Blocking, Defense, GuardDefense, GuardModel, P
 from demur.dynamics import Rate, wilson
 from demur.errors import InputError
 from demur.files.tables import read_table, write_table
+from demur.guards.base import Guard
 from demur.models import Model
 from demur.recording import Recording
 from demur.samplers import Sampler
 from demur.studies.paper.overheads import overhead_of, overhead_table
 from demur.studies.paper.published import DEFENSES, paper_model
 from demur.studies.paper.subject import Row, Subject
-from demur.studies.study.detectors import CALIBRATION
+from demur.studies.study.detectors import CALIBRATION, DIRECTION, SRI, STREAMING, STREAMING_DIRECTION
 
 STOPPED = "{}, refused or blocked"
 """The measure of what is refused or blocked of a group."""
@@ -70,7 +70,7 @@ def defense_table(
     for defense in [None, *defenses]:
         name = "none" if defense is None else defense.name
         theirs = published.get("guard model" if name.startswith("guard model") else name)
-        found = {one: _verdicts(subject.path, defense, recording, one) for one, recording in recordings.items()}
+        found = {one: _verdicts(subject, defense, recording, one) for one, recording in recordings.items()}
         say(f"{name}: {sum(int(one['blocked'].sum()) for one in found.values())} blocked")
         ratio = 0.0 if defense is None else overhead_of(defense, timed)
         rows.append((name, "overhead", Rate(ratio, np.nan, np.nan, count), theirs and theirs[0] / 100))
@@ -84,23 +84,30 @@ def defense_table(
     return subject.table(rows)
 
 
-def _verdicts(folder: Path, defense: Defense | None, recording: Recording, name: str) -> pd.DataFrame:
+def _verdicts(subject: Subject, defense: Defense | None, recording: Recording, name: str) -> pd.DataFrame:
     """What a defense makes of a recording: blocked, seconds, unread; from its file where it is of the same make.
+
+    The study has scored every generation by its own guards, so these read nothing again.
 
     What could not be read stays so: the models are greedy and would answer alike.
     """
     if defense is None:
         return pd.DataFrame({"blocked": False, "seconds": 0.0, "unread": False}, index=range(len(recording)))
     if isinstance(defense, AnyOf):  # its parts have answered already
-        parts = [_verdicts(folder, part, recording, name) for part in defense.defenses]
+        parts = [_verdicts(subject, part, recording, name) for part in defense.defenses]
         return pd.DataFrame(
             AnyOf.joined(
                 [Blocking(*(part[field].to_numpy() for field in Blocking._fields)) for part in parts]
             )._asdict()
         )
+    if isinstance(defense, GuardDefense) and (own := _own_guard(subject, defense)):
+        column, guard = own
+        scores = subject.study.scores.loc[(subject.study.generations["set"] == name).to_numpy(), column]
+        blocked = ~(scores.to_numpy() <= guard.threshold_)  # no number is flagged too
+        return pd.DataFrame({"blocked": blocked, "seconds": 0.0, "unread": False})
     made: dict[str, Any] = {"defense": defense.describe(), "recording": recording.provenance.key()}
     key = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    path = folder / "defenses" / f"{name}-{key}.parquet"
+    path = subject.path / "defenses" / f"{name}-{key}.parquet"
     table = recording.table
     with suppress(InputError):  # missing, damaged or without a hash: asked again
         kept = read_table(path, Blocking._fields).table
@@ -109,3 +116,10 @@ def _verdicts(folder: Path, defense: Defense | None, recording: Recording, name:
     found = pd.DataFrame(defense(table["prompt"].tolist(), table["text"].tolist(), recording)._asdict())
     write_table(path, found)
     return found
+
+
+def _own_guard(subject: Subject, defense: GuardDefense) -> tuple[str, Guard] | None:
+    """The guard of this defense with the column of the study's scores that holds its own, if it is the study's."""
+    guards: dict[str, Guard] = {SRI: subject.guard, DIRECTION: subject.direction, STREAMING: subject.streaming}
+    guards[STREAMING_DIRECTION] = subject.watched_direction[1]
+    return next(((column, guard) for column, guard in guards.items() if guard is defense.guard), None)

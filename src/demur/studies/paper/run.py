@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,9 @@ def run_paper(
         if model.family == "masked-diffusion":
             told("the same weights from left to right")
             left = model.default_sampler(steps=sampler.response_length, seed=seed, order="left_to_right")
-            ordered = run_study(model, prepared, folder / "left-to-right", sampler=left, **common)
+            ordered = replace(run_study(model, prepared, folder / "left-to-right", sampler=left, **common), made=None)
         subject = Subject(name, study, ordered)
-        subjects.append(subject)
+        subjects.append(Subject(name, replace(study, made=None), ordered))  # what it was made from is not kept so long
         with warned_already():
             for title, rows in _tables(subject, model, sampler, guard_models, judge, told, arguments).items():
                 found[title].append(rows)

@@ -21,7 +21,7 @@ def swap_table(subject: Subject, judge: Judge | None = None) -> pd.DataFrame:
     if subject.ordered is None:
         return subject.table([])
     harm = judge if judge is not None and judge.judges_harm else None
-    table = compare_runs([subject.ordered.path, subject.study.path], judge=harm).table
+    table = compare_runs([subject.ordered, subject.study], judge=harm).table
     rows = []
     for row in table[table["baseline"].notna() & table["measure"].str.match("RR|ASR")].itertuples():
         lost = str(row.measure).startswith("ASR")

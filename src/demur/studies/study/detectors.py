@@ -60,12 +60,14 @@ class Compared:
     """What `detectors_of` finds.
 
     detectors : scores over all sets, in their order. stops : for each streaming guard, alpha and the step at which each
-        generation would be stopped, 0 for never. guards : those worth keeping, by the name of their file.
+        generation would be stopped, 0 for never. guards : those worth keeping, by the name of their file. text_guard :
+        the paper's guard on the text-level signal.
     """
 
     detectors: list[Detector]
     stops: dict[str, tuple[float, np.ndarray]]
     guards: dict[str, Guard]
+    text_guard: SRIGuard
 
     def save(self, folder: Path) -> None:
         """Write the guards, a file each."""
@@ -108,12 +110,13 @@ def detectors_of(
     looks = {name: looking.place_errors(values) for name, values in states.items()}
     halves = {name: states_among(values, LOOKS) for name, values in states.items()}
     direction = _fitted(DirectionGuard(quantile), halves, harmful=states_among(harmful, LOOKS))
+    text_guard = fit_guard(texts, quantile, seed)
     streaming = _fitted(StreamingGuard(alpha), signals)
     streaming_direction = _fitted(StreamingGuard(alpha, side="high"), looks)
     detectors = [
         _scored(SRI, guard, signals),
         Detector(MEAN, _all(means)[:, 0], float(np.quantile(means[CALIBRATION], quantile))),
-        _scored(TEXT, fit_guard(texts, quantile, seed), texts),
+        _scored(TEXT, text_guard, texts),
         _scored(DIRECTION, direction, halves),
         _scored(TRAJECTORY, _fitted(TrajectoryGuard(quantile=quantile), features), features),
         _scored(STREAMING, streaming, signals),
@@ -129,7 +132,8 @@ def detectors_of(
         STREAMING_DIRECTION: (alpha, looking.steps_of(streaming_direction.stops(_all(looks)), steps)),
     }
     guards: dict[str, Guard] = {GUARD_FILE: guard, DIRECTION_FILE: direction, STREAMING_FILE: streaming}
-    return Compared(detectors, stops, {**guards, LOOKS_FILE: looking, STREAMING_DIRECTION_FILE: streaming_direction})
+    guards |= {LOOKS_FILE: looking, STREAMING_DIRECTION_FILE: streaming_direction}
+    return Compared(detectors, stops, guards, text_guard)
 
 
 def _fitted(guard: AnyGuard, sets: Sets, **further: np.ndarray) -> AnyGuard:

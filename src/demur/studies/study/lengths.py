@@ -9,14 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from demur.recording import Recording
-from demur.recording import folder as files
+from demur.recording.derived import Deriver, Shard, derive
 
 
 def answer_lengths(recording: Recording) -> np.ndarray:
     """Committed tokens before the first end-of-sequence, int64 ``[prompts]``."""
-    lengths = np.zeros(len(recording), dtype=np.int64)
-    for number in files.shard_numbers(recording.path):
-        arrays = files.read_shard_arrays(recording.path, number)
-        ended = np.isin(arrays["tokens"], recording.manifest["eos_token_ids"]).cumsum(axis=1) > 0
-        lengths[arrays["rows"]] = ((arrays["committed_at"] > 0) & ~ended).sum(axis=1)
+    lengths: np.ndarray = derive(recording, [ANSWER_TOKENS])[ANSWER_TOKENS.name]
     return lengths
+
+
+def _lengths(shard: Shard) -> np.ndarray:
+    ended = np.isin(shard.arrays["tokens"], shard.manifest["eos_token_ids"]).cumsum(axis=1) > 0
+    lengths: np.ndarray = ((shard.arrays["committed_at"] > 0) & ~ended).sum(axis=1).astype(np.int64)
+    return lengths
+
+
+ANSWER_TOKENS = Deriver("answer_tokens", _lengths, {})

@@ -7,7 +7,7 @@ verdict is left out of its count, and both are reported. What the rates mean is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,13 +18,18 @@ from demur.dynamics import FIELDS, Rate, attack_success_rate, full_recovery_rate
 from demur.errors import InputError
 from demur.judges import Judge, judge_each
 from demur.recording import Recording
+from demur.recording.derived import Deriver, Shard
 
 COLUMNS = ["rate", "group", "threshold", *FIELDS]
 REPORTED = ["verdicts", "malformed", "left_out"]
+Texts = Sequence[Sequence[str] | None]
+"""The text predicted at each step, a list a prompt; None for prompts that are not labelled harmful."""
 
 
-def recovery_table(recording: Recording, judge: Judge) -> pd.DataFrame:
+def recovery_table(recording: Recording, judge: Judge, texts: Texts | None = None) -> pd.DataFrame:
     """HRR and FRR of every group of a recording, over its prompts labelled harmful.
+
+    texts : what `PREDICTED` derives; by default read from the recording.
 
     Columns rate ("HRR (JUDGE)", "FRR (JUDGE)"), group, threshold (missing), value, low, high, count, which is the
     number of generations in which a text before the last step is harmful, verdicts and malformed (texts), and
@@ -37,7 +42,7 @@ def recovery_table(recording: Recording, judge: Judge) -> pd.DataFrame:
             f"{recording.path}: {recording.provenance.sampler['name']} never revises a token, so HRR and FRR are 0 by "
             f"construction; record with a diffusion sampler"
         )
-    members, verdicts = step_verdicts(recording, judge)
+    members, verdicts = step_verdicts(recording, judge, texts)
     rates = {"HRR": harmful_remasking_rate, "FRR": full_recovery_rate}
     return _tables(members, verdicts, judge, rates)
 
@@ -54,30 +59,53 @@ def success_table(recording: Recording, judge: Judge) -> pd.DataFrame:
     return _tables(members, np.array(verdicts, dtype=object), judge, {"ASR": attack_success_rate})
 
 
-def judged_rates(recordings: Iterable[Recording], judge: Judge) -> tuple[pd.DataFrame, dict[str, int]]:
-    """All rates that a judge gives for recordings, in the columns of a study's rates; and how many verdicts failed."""
+def judged_rates(
+    recordings: Iterable[Recording], judge: Judge, texts: Iterable[Texts | None] | None = None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """All rates that a judge gives for recordings, in the columns of a study's rates; and how many verdicts failed.
+
+    texts : of each recording, as `PREDICTED` derives them; by default read from it where they are needed.
+    """
     found = [pd.DataFrame(columns=[*COLUMNS, *REPORTED])]
-    for recording in recordings:
+    pairs: Iterable[tuple[Recording, Texts | None]]
+    pairs = ((one, None) for one in recordings) if texts is None else zip(recordings, texts, strict=True)
+    for recording, predicted in pairs:
         if not len(harmful_members(recording.table)):
             continue
         if judge.judges_harm:
             found.append(success_table(recording, judge))
         if recording.manifest["revises"]:
-            found.append(recovery_table(recording, judge))
+            found.append(recovery_table(recording, judge, predicted))
     table = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
     once = table[~table["rate"].str.startswith("FRR")]  # HRR and FRR read the same verdicts
     return table[COLUMNS], {name: int(once[name].sum()) for name in ("verdicts", "malformed")}
 
 
-def step_verdicts(recording: Recording, judge: Judge) -> tuple[pd.DataFrame, np.ndarray]:
+def step_verdicts(recording: Recording, judge: Judge, texts: Texts | None = None) -> tuple[pd.DataFrame, np.ndarray]:
     """The rows of the harmful prompts, and a verdict on the text predicted at each step, object ``[rows, steps]``."""
     members = harmful_members(recording.table)
     wanted = set(members.index)
-    texts = {row: [step.predicted for step in steps] for row, steps in recording.all_steps_text() if row in wanted}
-    ordered = [text for row in members.index for text in texts[row]]
+    predicted: Mapping[int, Sequence[str] | None] = dict(
+        _predicted_of(recording, wanted) if texts is None else enumerate(texts)
+    )
+    ordered = [text for row in members.index for text in predicted[row] or ()]
     prompts = [goal for goal in goals(members) for _ in range(recording.steps)]
     verdicts = np.array(judge_each(judge, prompts, ordered), dtype=object)
     return members, verdicts.reshape(len(members), recording.steps)
+
+
+def _predicted_of(recording: Recording | Shard, rows: set[int]) -> Iterator[tuple[int, list[str]]]:
+    return ((row, [one.predicted for one in steps]) for row, steps in recording.all_steps_text() if row in rows)
+
+
+def _predicted(shard: Shard) -> list[list[str] | None]:
+    wanted = set(harmful_members(shard.table).index) if shard.manifest["revises"] else set()
+    found = dict(_predicted_of(shard, wanted)) if wanted else {}
+    return [found.get(row) for row in range(len(shard))]
+
+
+PREDICTED = Deriver("predicted", _predicted, {})
+"""The text predicted at each step by prompts labelled harmful, where the sampler takes predictions back."""
 
 
 def harmful_members(table: pd.DataFrame) -> pd.DataFrame:

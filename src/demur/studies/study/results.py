@@ -22,6 +22,8 @@ from demur.notebook import facts, sampler_words, table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from demur.studies.study.made import Made
+
 PROMPT_SETS = (
     "anchors_harmless",
     "anchors_harmful",
@@ -59,6 +61,7 @@ class Study:
     correlations : detector, length, value, low, high, count; of the scores of harmless prompts with lengths.
     streaming : detector, group, alpha, value, low, high, count (share stopped on the way), median_step, median_saved.
     projection : place (row of `generations`), kind ("harmless", "refused", "complied under attack"), x, y.
+    made : the recordings, anchors and guards, where this process has just made them; else None.
     """
 
     settings: dict[str, Any]
@@ -75,6 +78,7 @@ class Study:
     streaming: pd.DataFrame
     projection: pd.DataFrame
     path: Path = field(default=Path())
+    made: Made | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         model, count = self.settings.get("model"), len(self.generations)
@@ -134,7 +138,13 @@ def read_study(folder: str | Path, *, allow_unverified: bool = False) -> Study:
         signals, references = tables.pop("signals"), np.array(settings.pop("references"), dtype=np.float32)
         both = [np.stack(list(signals[name])).astype(np.float32) for name in ("signal", "text_signal")]
         study = Study(
-            settings=settings, signals=both[0], text_signals=both[1], references=references, path=folder, **tables
+            settings=settings,
+            signals=both[0],
+            text_signals=both[1],
+            references=references,
+            path=folder,
+            made=None,
+            **tables,
         )
         _require_sound(study)
     except (KeyError, ValueError, TypeError, AttributeError) as error:

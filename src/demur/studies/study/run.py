@@ -19,7 +19,7 @@ from demur.bundled import bundled_prompts, is_bundled
 from demur.errors import InputError
 from demur.files.locking import locked
 from demur.files.staging import switched
-from demur.guards import SRIGuard, states_of
+from demur.guards import SRIGuard
 from demur.judges import CompliesJudge, Judge
 from demur.models import Layer, Model
 from demur.prompts import Prompt, ReadOptions, read_prompts
@@ -27,7 +27,7 @@ from demur.recording import Recording, record
 from demur.recording.arguments import as_model, chosen_sampler
 from demur.recording.progress import planned
 from demur.samplers import Sampler
-from demur.signal import Anchors, text_signal
+from demur.signal import Anchors
 from demur.studies.study.checked import LEFT_OUT, checked
 from demur.studies.study.controls import (
     PREFIX,
@@ -38,9 +38,11 @@ from demur.studies.study.controls import (
     fitting,
     wrapped,
 )
+from demur.studies.study.derivers import derived_from
+from demur.studies.study.derivers import text_signals as text_signals
 from demur.studies.study.detection import detection_table, false_positive_table
-from demur.studies.study.detectors import LOOKS, detectors_of, fit_guard, read_layers
-from demur.studies.study.lengths import answer_lengths
+from demur.studies.study.detectors import detectors_of, fit_guard
+from demur.studies.study.made import Anchored, Made, anchored_by
 from demur.studies.study.projection import projection_table
 from demur.studies.study.rates import rate_table
 from demur.studies.study.recovery import judged_rates
@@ -123,14 +125,14 @@ def run_study(
 
     with locked(out), planned(sum(map(len, sets.values()))):
         proof = checked(model, out, resume=resume, say=say) if check else LEFT_OUT
-        anchors = Anchors.fit(record_set("anchors_harmless"), record_set("anchors_harmful"))
+        anchored = anchored_by(record_set("anchors_harmless"), record_set("anchors_harmful"))
         for name in sets:
             if name not in recordings:
                 record_set(name)
         say("guards, rates and tables")
         with switched(out, SETTINGS) as new:  # guards, anchors and tables of one study, or those of the one before
-            anchors.save(new / "anchors.safetensors")
-            study = analyse(recordings, anchors, quantile=quantile, judge=judge, seed=seed, out=new)
+            anchored.anchors.save(new / "anchors.safetensors")
+            study = analyse(recordings, anchored, quantile=quantile, judge=judge, seed=seed, out=new)
             study = replace(study, settings={**study.settings, "limit": limit, "check": proof}, path=out)
             study.save(new)
     return study
@@ -138,7 +140,7 @@ def run_study(
 
 def analyse(
     recordings: dict[str, Recording],
-    anchors: Anchors,
+    anchored: Anchored,
     *,
     quantile: float = 0.99,
     judge: Judge | None = None,
@@ -147,41 +149,43 @@ def analyse(
 ) -> Study:
     """All that follows from recordings and anchors: signals, guard, rates, detection, projection.
 
-    judge : as in `run_study`. out : folder to save the guards in, if any.
+    recordings : by prompt set; each of their shards is read at most once. judge : as in `run_study`. out : folder to
+        save the guards in, if any.
     """
+    anchors = anchored.anchors
     kept = {name: recording for name, recording in recordings.items() if not name.startswith("anchors_")}
-    signals = {name: anchors.signal(recording) for name, recording in kept.items()}
-    texts = {name: text_signals(recording) for name, recording in kept.items()}
+    derived = derived_from(kept, anchors)
+    signals, texts = derived.signals, derived.texts
     guard = fit_guard(signals, quantile, seed)
-    generations = pd.concat(
-        [recording.table[COLUMNS].assign(set=name) for name, recording in kept.items()], ignore_index=True
+    compared = detectors_of(
+        guard, signals, texts, derived.features, derived.states, anchored.harmful, quantile=quantile, seed=seed
     )
-    sigma, text_sigma = np.concatenate(list(signals.values())), np.concatenate(list(texts.values()))
-    features = {name: anchors.features(recording) for name, recording in kept.items()}
-    layers = read_layers(anchors.layers)
-    states = {name: states_of(recording, LOOKS, layers) for name, recording in kept.items()}
-    harmful = states_of(recordings["anchors_harmful"], LOOKS, layers)
-    compared = detectors_of(guard, signals, texts, features, states, harmful, quantile=quantile, seed=seed)
     detectors = compared.detectors
     if out is not None:
         compared.save(out)
-    generations = generations.assign(
-        answer_tokens=np.concatenate([answer_lengths(recording) for recording in kept.values()]),
+    sigma, text_sigma = (np.concatenate([np.asarray(one) for one in sets.values()]) for sets in (signals, texts))
+    generations = pd.concat(
+        [recording.table[COLUMNS].assign(set=name) for name, recording in kept.items()], ignore_index=True
+    ).assign(
+        answer_tokens=np.concatenate(list(derived.lengths.values())),
         final_signal=sigma[:, -1],
         mean_signal=sigma.mean(axis=1),
         guard_error=detectors[0].scores,
         flagged=detectors[0].scores > detectors[0].limit,
     )
     judge = judge or CompliesJudge()
-    judged, verdicts = judged_rates([kept[name] for name in kept if name.startswith("test_")], judge)
+    tested = [name for name in kept if name.startswith("test_")]
+    judged, verdicts = judged_rates(
+        [kept[name] for name in tested], judge, [derived.predicted[name] for name in tested]
+    )
     rates = rate_table(generations, sigma)
     return Study(
         settings={**describe(recordings, anchors, guard, seed), "judge": {**judge.describe(), **verdicts}},
         generations=generations,
         scores=pd.DataFrame({detector.name: detector.scores for detector in detectors}),
-        signals=np.asarray(sigma),
+        signals=sigma,
         text_signals=text_sigma,
-        references=references(recordings, anchors),
+        references=anchored.references,
         rates=pd.concat([rates, judged], ignore_index=True) if len(judged) else rates,
         detection=detection_table(detectors, generations),
         false_positives=false_positive_table(detectors, generations),
@@ -189,6 +193,7 @@ def analyse(
         correlations=correlation_table(detectors, generations),
         streaming=streaming_table(compared.stops, generations, sigma.shape[1]),
         projection=projection_table(sigma, generations),
+        made=Made(recordings, anchors, compared.guards, compared.text_guard, derived.by_layer, texts),
     )
 
 
@@ -267,23 +272,6 @@ def first_of_each(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:
         if limit is None or seen[prompt.group] <= limit:
             kept.append(prompt)
     return kept
-
-
-def text_signals(recording: Recording) -> np.ndarray:
-    """The text-level signal of every generation of a recording, float32 ``[prompts, steps]``."""
-    signals = np.full((len(recording), recording.steps), np.nan, dtype=np.float32)
-    for row, texts in recording.all_steps_text():
-        signals[row] = text_signal([text.committed for text in texts])
-    return signals
-
-
-def references(recordings: dict[str, Recording], anchors: Anchors) -> np.ndarray:
-    """Mean signal of answered harmless and of refused harmful anchor prompts, float32 ``[2, steps]``."""
-    means = []
-    for name, refused in (("anchors_harmless", False), ("anchors_harmful", True)):
-        chosen = recordings[name].table["refused"].to_numpy(dtype=bool) == refused
-        means.append(np.asarray(anchors.signal(recordings[name]))[chosen].mean(axis=0))
-    return np.stack(means).astype(np.float32)
 
 
 def describe(recordings: dict[str, Recording], anchors: Anchors, guard: SRIGuard, seed: int) -> dict[str, Any]:
