@@ -199,6 +199,9 @@ def test_a_recording_is_viewed_with_its_anchors(
         assert not found.changed.any()
         np.testing.assert_array_equal(found.committed_at > 0, tokens.is_committed[-1])
     assert view(tmp_path) == 2
+    assert f"give one of those inside: {tmp_path / 'r'}" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert view(tmp_path / "empty") == 2
     assert "holds neither a study" in capsys.readouterr().err
 
 
