@@ -7,6 +7,7 @@ change a folder or a file; pathlib, shutil and demur all go through them.
 import os
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 OPERATIONS = ("open", "fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "chmod", "fchmod")
@@ -15,7 +16,7 @@ MOMENTS: tuple[Moment, ...] = ("before", "after", "half")
 DIED = 9
 
 
-def _counts(name: str, args: tuple[Any, ...]) -> bool:
+def changes(name: str, args: tuple[Any, ...]) -> bool:
     """Whether a call changes anything: opening counts where it writes."""
     return name != "open" or (len(args) > 1 and bool(args[1] & (os.O_CREAT | os.O_WRONLY | os.O_RDWR)))
 
@@ -38,13 +39,29 @@ def dies_at(place: int, moment: Moment, do: Callable[[], object]) -> bool:
         os._exit(1)
 
 
+def every_crash(tmp_path: Path, prepare: Callable[[Path], object], run: Callable[[Path], object],
+                check: Callable[[Path], object], step: int) -> int:  # fmt: skip
+    """Kill `run` at each operation in turn, or at each `step`-th, and `check` what follows; the number of kills."""
+    kills = 0
+    for moment in MOMENTS:
+        place = kills % step
+        while True:
+            folder = tmp_path / f"{moment}-{place}"
+            prepare(folder)
+            if not dies_at(place, moment, lambda folder=folder: run(folder)):  # type: ignore[misc]
+                break
+            check(folder)
+            kills, place = kills + 1, place + step
+    return kills
+
+
 def _arm(place: int, moment: Moment) -> None:
     left = place
 
     def armed(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
             nonlocal left
-            if not _counts(name, args):
+            if not changes(name, args):
                 return inner(*args, **options)
             left -= 1
             if left >= 0:

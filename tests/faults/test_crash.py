@@ -4,13 +4,12 @@
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from crash import MOMENTS, dies_at
+from crash import every_crash
 
 from demur import Recording, record
 from demur.models import Model, load
@@ -44,22 +43,6 @@ def content(folder: Path) -> dict[str, object]:
             "manifest": (folder / "manifest.json").read_bytes()}  # fmt: skip
 
 
-def every_crash(tmp_path: Path, prepare: Callable[[Path], object], run: Callable[[Path], object],
-                check: Callable[[Path], object]) -> int:  # fmt: skip
-    """Kill `run` at each operation in turn and `check` what follows; returns the number of kills."""
-    kills = 0
-    for moment in MOMENTS:
-        place = kills % STEP
-        while True:
-            folder = tmp_path / f"{moment}-{place}"
-            prepare(folder)
-            if not dies_at(place, moment, lambda folder=folder: run(folder)):  # type: ignore[misc]
-                break
-            check(folder)
-            kills, place = kills + 1, place + STEP
-    return kills
-
-
 def test_a_recording_goes_on_after_any_kill(tmp_path: Path, model: Model) -> None:
     def run(folder: Path) -> object:
         return record(model, PROMPTS, steps=STEPS, batch_size=1, out=folder)
@@ -71,7 +54,7 @@ def test_a_recording_goes_on_after_any_kill(tmp_path: Path, model: Model) -> Non
         run(folder)
         assert content(folder) == wanted
 
-    assert every_crash(tmp_path, lambda folder: None, run, check) > 60 // STEP
+    assert every_crash(tmp_path, lambda folder: None, run, check, STEP) > 60 // STEP
 
 
 def test_a_replaced_recording_is_the_old_one_or_the_new_one(tmp_path: Path, model: Model) -> None:
@@ -99,5 +82,5 @@ def test_a_replaced_recording_is_the_old_one_or_the_new_one(tmp_path: Path, mode
         run(folder)
         assert content(folder) == wanted
 
-    assert every_crash(tmp_path, prepare, run, check) > 80 // STEP
+    assert every_crash(tmp_path, prepare, run, check, STEP) > 80 // STEP
     assert seen == {len(OTHERS), len(PROMPTS)}

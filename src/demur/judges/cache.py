@@ -41,6 +41,7 @@ class VerdictCache:
                 file.write("\n" * self.torn + lines)
             self.torn = False
         except OSError as error:
+            self.torn = True  # part of a line may be there
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); give another cache file") from error
 
     def _read(self, path: Path) -> None:

@@ -6,7 +6,6 @@ kind. Every round is a recording of its own, so a run resumes, and goes on with 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,9 @@ import numpy as np
 
 from demur.dynamics import FIELDS, wilson
 from demur.errors import InputError
+from demur.files.manifests import write_manifest
+from demur.files.staging import switched
+from demur.files.tables import write_table
 from demur.guards import ProbeGuard, StreamingGuard, states_of
 from demur.guards.calibration import MINIMUM_CALIBRATION, warned_already
 from demur.hardening import ATTACK_NAMES, WRAPPERS, resembling
@@ -74,11 +76,12 @@ class Hardened:
     settings: dict[str, Any]
 
     def save(self, out: Path) -> None:
-        """Write guards, table and settings into a folder."""
-        for name, guard in ((GUARD_FILE, self.guard), (LOOKS_FILE, self.looks), (STREAMING_FILE, self.stream)):
-            guard.save(out / name)
-        self.false_positives.to_parquet(out / TABLE_FILE, index=False)
-        (out / SETTINGS_FILE).write_text(json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        """Write guards, table and settings into a folder: all at once or nothing."""
+        with switched(out, SETTINGS_FILE) as new:
+            for name, guard in ((GUARD_FILE, self.guard), (LOOKS_FILE, self.looks), (STREAMING_FILE, self.stream)):
+                guard.save(new / name)
+            table = write_table(new / TABLE_FILE, self.false_positives)
+            write_manifest(new / SETTINGS_FILE, {**self.settings, "tables": {TABLE_FILE: table}})
 
 
 def harden(
