@@ -219,7 +219,7 @@ def test_attempts_are_counted(serve: Callable[..., BadServer]) -> None:
 
 def test_the_newer_name_of_the_limit_is_taken_where_the_older_is_refused(serve: Callable[..., BadServer]) -> None:
     server = serve(reply(b"use 'max_completion_tokens' instead", "400 Bad Request"), reply())
-    assert ask(server, retries=0) == ["harmful"]
+    assert ask(server, retries=1) == ["harmful"]  # a connection that just closes may be met once
     bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in server.requests]
     assert [one.get("max_tokens") for one in bodies] == [8, None]
     assert bodies[1]["max_completion_tokens"] == 8
