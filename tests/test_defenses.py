@@ -229,7 +229,14 @@ def test_a_guard_blocks_by_the_signal_of_the_recording(toy_model: Model, tmp_pat
     assert blocking.blocked.tolist() == [False, True, False]
     assert (blocking.seconds > 0).all()
     assert blocking.seconds[0] < recording.table["seconds"][0]
-    assert defense.describe().items() >= {"name": "Below", "source": anchors.fingerprint, "limit": 0.5}.items()
+    identity = defense.describe()["guard"]
+    assert identity != GuardDefense(Below(0.6), anchors).describe()["guard"]
+    assert defense.describe() == {
+        "name": "Below",
+        "source": anchors.fingerprint,
+        "guard": identity,
+        "limit": 0.5,
+    }
     kept = record(toy_model, mixed, steps=STEPS, keep="signal", anchors=anchors, out=tmp_path / "s")
     assert GuardDefense(Below(0.5))(mixed, texts, kept).blocked.tolist() == [False, True, False]
     with pytest.raises(InputError, match="Below: no recording for 3 prompts"):
