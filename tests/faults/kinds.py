@@ -107,11 +107,11 @@ def _signal(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[st
 def _guards() -> dict[str, Callable[[], Guard]]:
     detectors = ("mahalanobis", "pca", "neighbours", "one-class-svm", "isolation-forest")
     found: dict[str, Callable[[], Guard]] = {
-        name: partial(DetectorGuard, name, 0.9, random_state=0) for name in detectors
+        name: partial(DetectorGuard, name, quantile=0.9, random_state=0) for name in detectors
     }
     found |= {
         "sri": partial(SRIGuard, 0.9, max_iter=2, n_init=1, random_state=0),
-        "streaming": lambda: StreamingGuard(0.1),
+        "streaming": partial(StreamingGuard, 0.1),
     }
     return found | {"trajectory": partial(TrajectoryGuard, quantile=0.9), "direction": partial(DirectionGuard, 0.9)}
 
