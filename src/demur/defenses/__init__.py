@@ -9,6 +9,7 @@ from demur.defenses.after.token_losses import token_losses
 from demur.defenses.defense import Blocking, Defense
 from demur.defenses.live.generate import generate_guarded, watched_steps
 from demur.defenses.live.stopping import GuardStopping
+from demur.defenses.live.tap import Tap, Verdict
 from demur.defenses.live.watching import Reading, Watching
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "PerplexityFilter",
     "Reading",
     "SelfExamine",
+    "Tap",
+    "Verdict",
     "Watching",
     "generate_guarded",
     "token_losses",

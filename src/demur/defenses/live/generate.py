@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from demur.defenses.live.tap import Tap
 from demur.defenses.live.watching import Reading, Source, Watching
 from demur.errors import InputError
 from demur.guards import StreamingGuard
@@ -91,15 +92,17 @@ def watched_steps(
     means nothing. options : further arguments of `Sampler.steps`.
     Nothing is checked here but shapes, see `Reading.of` and `generate_guarded`.
     """
-    watch = Watching(reading, guard, len(input_ids))
+    tap, rows = Tap(reading, guard, len(input_ids)), range(len(input_ids))
+    for row in rows:
+        tap.open(row)
     # Closing a generator ends its forward passes and removes its hooks.
     steps = sampler.steps(model, input_ids, attention_mask, layers=reading.layers, prefill=prefill, **options)
     stopped = None
     with closing(steps):
         for _ in range(sampler.step_count):
             step = steps.send(stopped)
-            found = watch.update(step.phi, step.index)
-            yield step, watch
+            found = tap.judge(rows, step.phi)
+            yield step, tap.watching
             if found.all():
                 return
             stopped = torch.as_tensor(found) if found.any() else None

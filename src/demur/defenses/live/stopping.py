@@ -6,6 +6,7 @@ every token. The states are those that generation computes anyway; no pass is ad
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Self
@@ -15,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import StoppingCriteria
 
-from demur.defenses.live.watching import Reading, Source, Watching
+from demur.defenses.live.tap import Tap
+from demur.defenses.live.watching import Reading, Source
 from demur.errors import InputError, ProvenanceError
 from demur.guards import StreamingGuard
 from demur.models import Model, from_network
@@ -45,7 +47,8 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
     harmless generations holds all the same.
 
     Works with and without a KV cache and with left padding, in several threads at a time: each call of `generate` is
-    judged by its own passes. Raises `InputError` outside of its `with` block, in a second call of `generate`, under
+    judged by its own passes. Raises `InputError` outside of its `with` block, in a second call of `generate` (of this
+    thread or another, which needs a GuardStopping of its own), under
     beam search, assisted and guided decoding, for a compiled network that shows no states, and at the end of a block
     in which the network ran and nothing was judged; `ProvenanceError` for parts that do not
     belong together.
@@ -64,13 +67,13 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
         self._passes: ThreadPasses | None = None
         self._states: list[torch.Tensor] = []
         self._asked = False
-        self._watch: Watching | None = None
+        self._tap: Tap | None = None
 
     def __enter__(self) -> Self:
         if self._passes is not None:
             raise InputError("this GuardStopping is open already; make one for each call of generate.")
         self._passes = self._hooks.enter_context(self._model.thread_passes(self._reading.layers))
-        self._states, self._asked, self._watch = [], False, None
+        self._states, self._asked, self._tap = [], False, None
         self.stopped_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         return self
 
@@ -88,38 +91,41 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
         self._asked = True
         self._states, positions = self._passes.take() if self._passes else ([], [])
         self._require_one_token_a_row(input_ids, positions)
-        if self._watch is None:
+        if self._tap is None:
             self._begin(input_ids)
         else:
-            self._judge(self._watch)
+            self._judge(self._tap)
         self._length = input_ids.shape[1]
         self._going &= ~torch.isin(input_ids[:, -1], self._eos.to(input_ids.device))
         return torch.as_tensor(self.stopped_at > 0, device=input_ids.device)
 
     def _begin(self, input_ids: torch.Tensor) -> None:
         """The first token is chosen; the states at hand are the prompt's."""
-        batch, width, layers = len(input_ids), self._states[0].shape[-1], len(self._reading.layers)
-        self._watch = Watching(self._reading, self._guard, batch)
+        batch = len(input_ids)
+        self._tap, self._thread = Tap(self._reading, self._guard, batch), threading.get_ident()
+        for row in range(batch):
+            self._tap.open(row)
         self._step = 0
         self.stopped_at = np.zeros(batch, dtype=np.int64)
         self._going = torch.ones(batch, dtype=torch.bool, device=input_ids.device)  # no end-of-sequence so far
-        self._sums = torch.zeros((batch, layers, width), device=self._states[0].device)
-        self._counts = torch.zeros((batch, 1, 1), device=self._states[0].device)
 
-    def _judge(self, watch: Watching) -> None:
-        """One more token was fed: its state enters phi, and phi the watch."""
+    def _judge(self, tap: Tap) -> None:
+        """One more token was fed: the tap takes its state. A finished row is fed padding, of which nothing counts."""
         self._step += 1
-        if self._step > self._reading.steps[-1]:
+        rows = np.flatnonzero(self._going.cpu().numpy())
+        if self._step > tap.last_step or not len(rows):
             return
-        going = self._going.to(self._sums.device)[:, None, None]
-        # A finished row is fed padding, of which nothing may enter; its phi stays, and its watch is not heeded.
-        newest = torch.stack([state[:, -1].float().to(self._sums.device) for state in self._states], dim=1)
-        self._sums += torch.where(going, newest, 0)
-        self._counts += going
-        stopped = watch.update(self._sums / self._counts.clamp(min=1), self._step) & self._going.cpu().numpy()
-        self.stopped_at[stopped & (self.stopped_at == 0)] = self._step
+        place = self._states[0].device
+        at = torch.as_tensor(rows, device=place)
+        newest = torch.stack([state[:, -1].to(place)[at] for state in self._states], dim=1)
+        stopped = rows[tap.take(rows.tolist(), newest)]
+        self.stopped_at[stopped[self.stopped_at[stopped] == 0]] = self._step
 
     def _require_one_token_a_row(self, input_ids: torch.Tensor, positions: list[int]) -> None:
+        if self._tap is not None and self._thread != threading.get_ident():
+            raise InputError(
+                "this GuardStopping follows a call of generate in another thread; make one for each call of generate."
+            )
         if not self._states or not self._states[0].numel():
             raise InputError("GuardStopping sees no states; call the network's generate inside its `with` block.")
         if len(self._states[0]) != len(input_ids):
@@ -127,13 +133,13 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
                 f"{len(self._states[0])} rows of states for {len(input_ids)} of tokens: GuardStopping cannot follow "
                 "beam search; decode greedily or sample."
             )
-        if self._watch is not None and input_ids.shape[1] != self._length + 1:
+        if self._tap is not None and input_ids.shape[1] != self._length + 1:
             raise InputError(
                 f"{input_ids.shape[1]} tokens a row after {self._length}; expected one more at a time. Open a `with` "
                 "block for each call of generate, and do not use assisted decoding."
             )
         # The newest token alone, or without a cache the whole text; the prompt may come in several passes.
-        if self._watch is not None and positions not in ([1], [input_ids.shape[1] - 1]):
+        if self._tap is not None and positions not in ([1], [input_ids.shape[1] - 1]):
             raise InputError(
                 f"the network ran {len(positions)} passes over {positions} positions for one token; expected one over "
                 "the newest: GuardStopping cannot follow assisted or guided decoding, nor other calls in between."

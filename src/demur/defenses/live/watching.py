@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from demur.errors import InputError
 from demur.guards import LinearGuard, StreamingGuard, steps_at
+from demur.guards.streaming.watch import ALL, Rows
 from demur.provenance import Provenance, require_comparable
 from demur.signal import Anchors
 
@@ -91,45 +92,78 @@ class Watching:
     """Follows a batch of generations, and says which of them the guard has stopped.
 
     stopped_at : int64 ``[batch]``, the step that stopped a generation, 0 where none has. scores : float64 ``[batch]``,
-        those of the latest step at which a number came.
+        those of the latest step at which a number came. looks : int64 ``[batch]``, at how many steps one came.
     """
 
     def __init__(self, reading: Reading, guard: StreamingGuard, batch: int) -> None:
         self.reading = reading
         self._watch = guard.watch(batch)
+        self._steps = np.array([*reading.steps, np.iinfo(np.int64).max])  # the last look is never followed by another
 
     @property
     def scores(self) -> NDArray[np.float64]:
         return self._watch.scores
 
     @property
+    def looks(self) -> NDArray[np.int64]:
+        return self._watch.steps
+
+    @property
     def stopped_at(self) -> NDArray[np.int64]:
         return np.array([0, *self.reading.steps], dtype=np.int64)[self._watch.stopped_at]
 
-    def update(self, phi: torch.Tensor, step: int) -> NDArray[np.bool_]:
-        """Take in phi ``[batch, layers, width]`` of a step, counted from 1; True where it or an earlier one stops.
+    def due(self, step: int | NDArray[np.int64], rows: Rows = ALL) -> NDArray[np.bool_]:
+        """Which of these rows are looked at in this step, bool ``[rows]``."""
+        return step >= self._steps[self.looks[rows]]
 
-        Every step must be given once, in order. A row whose states are not finite is stopped, with a warning unless it
-        was stopped before.
+    def update(self, phi: torch.Tensor, step: int | NDArray[np.int64], rows: Rows = ALL) -> NDArray[np.bool_]:
+        """Take in phi ``[rows, layers, width]`` of a step, counted from 1; True where it or an earlier one stops.
+
+        step : of all rows, or of each, ``[rows]``. rows : of the batch, by default all of it. Every step of a row that
+        is looked at must be given once, in order. A row whose states are not finite is stopped, with a warning unless
+        it was stopped before.
         """
-        while (place := self._watch.step) < len(self.reading.steps) and step >= self.reading.steps[place]:
-            if step > self.reading.steps[place]:
-                raise InputError(f"step {step} before step {self.reading.steps[place]}; give every step, in order.")
-            self._watch.update(self._value(phi, place, step))
-        return self._watch.stopped_at > 0
+        chosen = np.arange(len(self.looks))[rows]
+        steps = np.broadcast_to(np.asarray(step), chosen.shape)
+        while (due := self.due(steps, chosen)).any():
+            looks, here = self.looks[chosen[due]], steps[due]
+            if (late := here > self._steps[looks]).any():
+                raise InputError(
+                    f"step {here[late][0]} before step {self._steps[looks[late][0]]}; give every step, in order."
+                )
+            self._watch.update(self._values(phi[torch.as_tensor(due)], looks, here, chosen[due]), chosen[due])
+        return self._watch.stopped_at[rows] > 0
 
-    def _value(self, phi: torch.Tensor, place: int, step: int) -> NDArray[np.float64]:
+    def restart(self, rows: Rows) -> None:
+        """Follow new generations in the place of these."""
+        self._watch.restart(rows)
+
+    def grow(self, count: int) -> None:
+        """Follow so many generations more, behind the others."""
+        self._watch.grow(count)
+
+    def _values(
+        self, phi: torch.Tensor, looks: NDArray[np.int64], steps: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         """The number of every row, NaN where its states are not finite: the watch stops what cannot be judged."""
         finite = phi.isfinite().flatten(1).all(dim=1)
-        if bool(finite.all()):
-            return np.asarray(self.reading.value(phi, place), dtype=np.float64)
         lost = ~finite.cpu().numpy()
-        if new := np.flatnonzero(lost & (self._watch.stopped_at == 0)).tolist():
+        if lost.any():
+            phi = torch.where(finite[:, None, None], phi, 0)
+            self._warn(rows[lost], steps[lost])
+        values = np.empty(len(phi))
+        for place in np.unique(looks):
+            group = looks == place
+            part = phi if group.all() else phi[torch.as_tensor(group)]
+            values[group] = np.asarray(self.reading.value(part, int(place)), dtype=np.float64)
+        return np.where(lost, np.nan, values)
+
+    def _warn(self, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
+        new = self._watch.stopped_at[rows] == 0
+        if new.any():
             warnings.warn(
-                f"the states of rows {new} of the batch are not finite at step {step}, so the guard cannot judge them "
-                "and stops them; try another dtype, such as float32",
+                f"the states of rows {rows[new].tolist()} of the batch are not finite at step {steps[new][0]}, so the "
+                "guard cannot judge them and stops them; try another dtype, such as float32",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-        values = self.reading.value(torch.where(finite[:, None, None], phi, 0), place)
-        return np.where(lost, np.nan, np.asarray(values, dtype=np.float64))

@@ -1,0 +1,150 @@
+"""The tap: which of the generations that run together a streaming guard stops, each at a step of its own.
+
+In: the states of some requests' newest tokens, from whatever engine runs them, or states that a sampler has pooled.
+Out: which requests to stop, and a verdict on each. Reading the states out of a network, and ending a request, are left
+to the engine: transformers' `generate` and continuous batching, vLLM, demur's own samplers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from demur.defenses.live.watching import Reading, Watching
+from demur.errors import InputError
+from demur.guards import StreamingGuard
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a guard has said of one generation so far.
+
+    step : the latest step that was seen, counted from 1. looks : at how many of them the guard looked. score : that of
+    the latest look, NaN before the first. stopped_at : the step that stopped it, 0 where none has.
+    """
+
+    step: int
+    looks: int
+    score: float
+    stopped_at: int
+
+
+class Tap:
+    """Follows the requests of one engine::
+
+        tap = Tap(Reading.of(source, guard), guard)
+        tap.open("a")
+        stop = tap.take(["a"], states)  # after every token: states [rows, layers, width] of `tap.layers`
+        verdict = tap.close("a")
+
+    Requests are opened and closed at any time and told apart by their ids; a step of a request is one call of `take`
+    or `judge` that names it. The decisions are those of `StreamingGuard.stops` on a recording. Memory is that of the
+    most requests that were open at once. One thread at a time may use a tap.
+
+    Raises `InputError` for an id that is open already, is not open, or stands twice in one call: the requests of two
+    calls are never mixed.
+    """
+
+    def __init__(self, reading: Reading, guard: StreamingGuard, requests: int = 16) -> None:
+        """requests : how many are expected at once; room for more is made when they come."""
+        self.watching = Watching(reading, guard, requests)
+        self._rows: dict[Hashable, int] = {}
+        self._free = list(range(requests))[::-1]
+        self._steps = np.zeros(requests, dtype=np.int64)
+        self._sums = torch.empty(0)  # of the states of each row's tokens, [rows, layers, width]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers whose states are needed, as in transformers' ``hidden_states``."""
+        return self.watching.reading.layers
+
+    @property
+    def last_step(self) -> int:
+        """The step behind which nothing is looked at any more, so that states need not be given."""
+        return self.watching.reading.steps[-1]
+
+    @property
+    def requests(self) -> list[Hashable]:
+        """The ids that are open."""
+        return list(self._rows)
+
+    def open(self, request: Hashable) -> None:
+        """Follow a new request, whose next step is 1."""
+        if request in self._rows:
+            raise InputError(f"request {request!r} is followed already; give every call requests of its own.")
+        if not self._free:
+            self._grow()
+        row = self._free.pop()
+        self._rows[request] = row
+        self.watching.restart(np.array([row]))
+        self._steps[row] = 0
+        if self._sums.numel():
+            self._sums[row] = 0
+
+    def take(self, requests: Sequence[Hashable], states: torch.Tensor) -> NDArray[np.bool_]:
+        """One more token of each of these requests was fed: True where this or an earlier one stops it, ``[rows]``.
+
+        states : ``[rows, layers, width]``, those of the tokens; phi is their mean over all tokens so far.
+        """
+        rows = self._require(requests, states)
+        here = torch.as_tensor(rows, device=states.device)
+        if not self._sums.numel():
+            self._sums = torch.zeros((len(self._steps), *states.shape[1:]), device=states.device)
+        self._sums[here] += states.float()
+        self._steps[rows] += 1
+        due = self.watching.due(self._steps[rows], rows)
+        if due.any():
+            chosen = rows[due]
+            counts = torch.as_tensor(self._steps[chosen], device=states.device).float()
+            self.watching.update(
+                self._sums[here[torch.as_tensor(due)]] / counts[:, None, None], self._steps[chosen], chosen
+            )
+        return self.watching.stopped_at[rows] > 0
+
+    def judge(self, requests: Sequence[Hashable], phi: torch.Tensor) -> NDArray[np.bool_]:
+        """The same of states that a sampler has pooled over a step, phi ``[rows, layers, width]``."""
+        rows = self._require(requests, phi)
+        self._steps[rows] += 1
+        return self.watching.update(phi, self._steps[rows], rows)
+
+    def verdict(self, request: Hashable) -> Verdict:
+        """What is said of an open request so far."""
+        row = self._row(request)
+        looks = int(self.watching.looks[row])
+        score = float(self.watching.scores[row]) if looks else float("nan")
+        return Verdict(int(self._steps[row]), looks, score, int(self.watching.stopped_at[row]))
+
+    def close(self, request: Hashable) -> Verdict:
+        """The last verdict on a request, which is followed no more."""
+        found = self.verdict(request)
+        self._free.append(self._rows.pop(request))
+        return found
+
+    def _row(self, request: Hashable) -> int:
+        if request not in self._rows:
+            raise InputError(f"request {request!r} is not followed; open it first.")
+        return self._rows[request]
+
+    def _require(self, requests: Sequence[Hashable], states: torch.Tensor) -> NDArray[np.int64]:
+        rows = np.array([self._row(one) for one in requests], dtype=np.int64)
+        if len(np.unique(rows)) != len(rows):
+            raise InputError(f"the requests {list(requests)} name one twice; a step of a request is one row.")
+        if states.ndim != 3 or len(states) != len(rows) or states.shape[1] != len(self.layers):
+            raise InputError(
+                f"states of shape {list(states.shape)} for {len(rows)} requests; expected [{len(rows)}, "
+                f"{len(self.layers)}, width], the layers {list(self.layers)} in this order."
+            )
+        return rows
+
+    def _grow(self) -> None:
+        """Make room for as many requests again."""
+        count = len(self._steps)
+        self.watching.grow(count)
+        self._steps = np.concatenate([self._steps, np.zeros_like(self._steps)])
+        self._free = list(range(count, 2 * count))[::-1]
+        if self._sums.numel():
+            self._sums = torch.cat([self._sums, torch.zeros_like(self._sums)])
