@@ -20,7 +20,7 @@ from demur.cli.compare import compare
 from demur.cli.demo import demo
 from demur.cli.group import Commands, add
 from demur.cli.guard import guard_fit, guard_score
-from demur.cli.guard_show import guard_show
+from demur.cli.guard_show import guard_push, guard_show
 from demur.cli.harden import harden
 from demur.cli.paper import study_paper
 from demur.cli.record import record
@@ -40,7 +40,7 @@ app = typer.Typer(
 )
 guard_app = typer.Typer(
     cls=Commands,
-    help="Fit a guard on harmless generations, score generations with it, or show what it is worth.",
+    help="Fit a guard on harmless generations, score with it, show what it is worth, or share it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -83,7 +83,13 @@ add(app, check, "check", "demur check Qwen/Qwen2.5-0.5B-Instruct --quick")
 add(app, harden, "harden", "demur harden Qwen/Qwen2.5-0.5B-Instruct --out runs/hardened")
 add(guard_app, guard_fit, "fit", "demur guard fit train.parquet --calibration held_out.parquet --out guard.safetensors")
 add(guard_app, guard_score, "score", "demur guard score guard.safetensors signal.parquet --out scores.parquet")
-add(guard_app, guard_show, "show", "demur guard show guard.safetensors")
+add(guard_app, guard_show, "show", "demur guard show guard.safetensors", "demur guard show owner/name")
+add(
+    guard_app,
+    guard_push,
+    "push",
+    "demur guard push streaming_probe_guard.safetensors owner/name --source probe_looks.safetensors",
+)
 app.add_typer(guard_app, name="guard")
 
 

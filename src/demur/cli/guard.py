@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from demur.cli.options import AllowUnverified, AsCsv, AsJson, Out, Plugin, Quiet
+from demur.cli.options import GUARD, AllowUnverified, AsCsv, AsJson, Out, Plugin, Quiet
 from demur.cli.output import Output
 from demur.errors import InputError
 
@@ -70,13 +70,13 @@ def guard_fit(
 
 
 def guard_score(
-    guard: Annotated[Path, typer.Argument(metavar="GUARD", help="A fitted guard.")],
+    guard: Annotated[str, typer.Argument(metavar="GUARD", help=GUARD)],
     generations: Annotated[
         Path, typer.Argument(metavar="GENERATIONS", help="Signals; for a guard that reads states a recording.")
     ],
     out: Out = Path("scores.parquet"),
     source: Annotated[
-        Path | None, typer.Option(help="The direction guard that a streaming guard watches, for recordings.")
+        str | None, typer.Option(help="The direction guard that a streaming guard watches, for recordings.")
     ] = None,
     plugin: Plugin = None,
     quiet: Quiet = False,
@@ -111,11 +111,11 @@ def guard_score(
         table = table.assign(stopped_at=stops if direction is None else direction.steps_of(stops, recording.steps))
     write_table(out, table)
     found = flagged_numbers(table)
-    told.numbers({"out": str(out), "guard": str(guard)}, found, [share_table(TITLE, found, ["group"], "flagged")])
+    told.numbers({"out": str(out), "guard": guard}, found, [share_table(TITLE, found, ["group"], "flagged")])
     told.say(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
 
 
-def _watched(path: Path) -> LinearGuard:
+def _watched(path: str) -> LinearGuard:
     """The guard whose place errors a streaming guard watches."""
     from demur.guards import LinearGuard, load_guard
 

@@ -48,6 +48,7 @@ Resume = Annotated[bool, typer.Option(help="Go on where an earlier run stopped; 
 QuickCheck = Annotated[
     bool, typer.Option("--check/--no-check", help="Stop where the quick form of `demur check` fails.")
 ]
+GUARD = "A guard's file, a folder that save_pretrained wrote, or owner/name on the Hub."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub model.")]

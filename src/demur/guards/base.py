@@ -25,6 +25,7 @@ from demur.guards.inputs import require_arrays, require_no_second_signals, requi
 from demur.guards.validity import require_threshold
 from demur.plugins import Registry
 from demur.provenance import Provenance, require_comparable
+from demur.sharing import Shareable
 from demur.signal import Signal
 
 Floats = NDArray[np.floating[Any]]
@@ -39,7 +40,7 @@ GUARDS: Registry[type[Guard]] = Registry("guard")
 """Every guard by the kind that its files name; a class with a `_kind` puts itself here."""
 
 
-class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class Guard(OutlierMixin, BaseEstimator, Shareable, ABC):  # type: ignore[misc]
     """An outlier detector with a threshold set on held-out harmless generations, and a file format.
 
     A guard says how it learns (`_learn`), what its errors are (`_errors`) and which arrays and plain values hold
@@ -178,10 +179,11 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         guard, kind; parameters; threshold; model, sampler, layers, prompts, and the versions that took part: None where
         it was fitted on bare arrays; calibrated_on, the number of held-out harmless generations;
         false_positives_allowed, the share that the threshold is set for; false_positives, the ends of a 95% interval
-        for the true share, None without calibration.
+        for the true share, None without calibration; kinds, of a guard with a limit for each kind, what they are.
         """
         check_is_fitted(self)
         made = self.provenance_
+        kinds = {"kinds": dict(self.kinds_)} if getattr(self, "kinds_", None) else {}
         return {
             "guard": type(self).__name__,
             "kind": self._kind,
@@ -195,7 +197,17 @@ class Guard(OutlierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             "calibrated_on": self.n_calibration_,
             "false_positives_allowed": self._allowed(),
             "false_positives": [self.false_positive_low_, self.false_positive_high_] if self.calibrated_ else None,
+            **kinds,
         }
+
+    @property
+    def shared_kind(self) -> str:
+        """What its file is called where it is shared; the kind of the file."""
+        return self._kind
+
+    @classmethod
+    def _readable(cls) -> Mapping[str, type[Shareable]]:
+        return {kind: GUARDS[kind] for kind in GUARDS.names() if issubclass(GUARDS[kind], cls)}
 
     def _allowed(self) -> float:
         """The share of harmless generations that the threshold is set to flag."""

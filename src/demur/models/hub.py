@@ -11,9 +11,8 @@ from pathlib import Path
 from demur.errors import InputError
 from demur.models.json_file import read_json_if_there
 from demur.models.weight_files import INDEX, SINGLE
+from demur.sharing.places import is_reached as _is_reached
 
-PATIENCE = 5.0
-"""Seconds in which the Hub has to answer."""
 SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
@@ -49,16 +48,3 @@ def _fetched(name: str, revision: str | None, files: list[str]) -> Path:
             f"{name}: no folder of this name here, and the Hugging Face Hub gave no model: {reason} "
             f"Check the name, your connection, and for gated models the licence and token."
         ) from error
-
-
-def _is_reached() -> bool:
-    """Whether the Hub answers at all, asked first: its client would try for most of a minute, and say so each time."""
-    from huggingface_hub import constants, get_session
-
-    if constants.is_offline_mode():
-        return True  # the client knows by itself
-    try:
-        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except Exception:  # of whichever library the client uses
-        return False
-    return True

@@ -19,6 +19,7 @@ from demur.errors import InputError
 from demur.files.arrays import read_arrays, write_arrays
 from demur.notebook import facts, sampler_words
 from demur.provenance import Provenance, require_comparable
+from demur.sharing import Shareable
 from demur.signal.formula import sri, sri_features
 from demur.signal.signal import Signal
 from demur.signal.sums import AnchorCount, AnchorSums, RecordingLike, require_enough, require_recording
@@ -27,7 +28,7 @@ _KIND = "anchors"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Anchors:
+class Anchors(Shareable):
     """Mean phi of answered harmless and of refused harmful prompts, step by step.
 
     harmless, harmful : float32 `[steps, layers, width]`.
@@ -76,6 +77,35 @@ class Anchors:
         for anchor in (self.harmless, self.harmful):
             content.update(np.ascontiguousarray(anchor, dtype="<f4").tobytes())
         return content.hexdigest()
+
+    @property
+    def shared_kind(self) -> str:
+        """What its file is called where it is shared; the kind of the file."""
+        return _KIND
+
+    @classmethod
+    def _readable(cls) -> Mapping[str, type[Shareable]]:
+        return {_KIND: cls}
+
+    def summary(self) -> dict[str, Any]:
+        """What the anchors were made from, as plain values, to be shown.
+
+        kind; model, sampler, versions: None where it is not known; layers, steps, width; harmless and harmful, the
+        counts of each side; fingerprint.
+        """
+        made = self.provenance
+        steps, _, width = self.harmless.shape
+        return {
+            "kind": _KIND,
+            "model": made and made.model,
+            "sampler": made and dict(made.sampler),
+            "layers": list(self.layers),
+            "steps": steps,
+            "width": width,
+            **{side: str(count) for side, count in self.counts.items()},
+            "versions": made and dict(made.versions),
+            "fingerprint": self.fingerprint,
+        }
 
     @classmethod
     def fit(

@@ -18,8 +18,12 @@ from demur.errors import InputError
 from demur.guards.base import Floats, Guard
 from demur.guards.calibration import conformal_threshold
 from demur.guards.inputs import require_share
+from demur.guards.linear import LinearGuard
 from demur.guards.streaming.watch import FEATURES, Beginnings, Usual, Watch
 from demur.guards.validity import require_array
+from demur.provenance import require_comparable
+from demur.sharing import Shareable
+from demur.signal import Anchors
 
 _TAIL = 0.025
 
@@ -128,6 +132,15 @@ class StreamingGuard(Guard):
         """Follow `batch` generations while they are made; agrees with `step_scores` and `stops` to the last bit."""
         check_is_fitted(self)
         return Watch(self.usual_, self.threshold_, batch)
+
+    def _require_watched(self, source: Shareable) -> None:
+        made = self.provenance_
+        if not isinstance(source, Anchors | LinearGuard):
+            raise InputError(f"source is a {type(source).__name__}; expected the anchors or the guard that is watched")
+        if made is None:
+            raise InputError("the streaming guard does not know what it watches; fit it on signals of a recording")
+        theirs = source.describe(made, made.layers[0]) if isinstance(source, Anchors) else source.describe(made)
+        require_comparable(made, theirs, ("the streaming guard", "its source"))
 
     def _check_parameters(self) -> None:
         require_share("alpha", self.alpha, 0.01)
