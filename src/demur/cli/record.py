@@ -6,7 +6,7 @@ In: a model and a file of prompts. Out: the folder of a recording.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -48,8 +48,10 @@ def record(
     steps: Steps = 32,
     layers: Annotated[str, typer.Option(help="Comma-separated: first, quarter, middle, last or numbers.")] = "last",
     batch_size: BatchSize = 16,
-    keep: Annotated[str, typer.Option(help="phi, or signal (needs --anchors).")] = "phi",
+    keep: Annotated[str, typer.Option(help="phi, signal (needs --anchors), or looks (for long answers).")] = "phi",
     anchors: Annotated[Path | None, typer.Option(help="Anchors for --keep signal.")] = None,
+    window: Annotated[int, typer.Option(help="Latest tokens in the second mean of --keep looks.", min=1)] = 64,
+    precision: Annotated[str, typer.Option(help="Of --keep looks: float32, or float16 for half the size.")] = "float32",
     responses: Annotated[
         Path | None, typer.Option(help="Texts of another model to force, a file of rows with id and response.")
     ] = None,
@@ -77,8 +79,8 @@ def record(
     told = Output(quiet)
     import demur
 
-    if keep not in ("phi", "signal"):
-        raise InputError(f"--keep is {keep!r}; give phi or signal")
+    if keep not in ("phi", "signal", "looks"):
+        raise InputError(f"--keep is {keep!r}; give phi, signal or looks")
     chat = chat_options(system, no_system, template, template_arg)
     rows = prompts_of(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
@@ -93,8 +95,10 @@ def record(
             layers=[layer_of(layer) for layer in layers.split(",")],
             batch_size=batch_size,
             out=out,
-            keep="signal" if keep == "signal" else "phi",
+            keep=cast(Any, keep),
             anchors=fitted,
+            window=window,
+            precision=cast(Any, precision),
             resume=resume,
         )
     verdicts = recording.table["refused"]

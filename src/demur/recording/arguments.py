@@ -16,6 +16,7 @@ import torch
 from demur.errors import InputError
 from demur.models import Layer, Model, load
 from demur.models.in_memory import is_network
+from demur.recording.folder import KEPT
 from demur.samplers import Sampler
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 STEPS, SEED = 32, 0
 """Of the model's own sampler, where none is given."""
-KEPT = ("phi", "signal")
 
 
 def as_model(

@@ -31,6 +31,8 @@ from demur.files.writing import disk_errors, parse_json, read_whole, sync_folder
 __all__ = ["LOCK", "disk_errors", "locked"]
 
 FORMAT = 1
+KEPT = ("phi", "signal", "looks")
+"""What a recording keeps of the states: phi of every step, the signal in its place, or the states at the looks."""
 MANIFEST, TABLE, SHARDS, TOKENIZER = "manifest.json", "table.parquet", "shards", "tokenizer"
 Arrays = dict[str, np.ndarray]
 _SHARD = re.compile(r"([0-9]{6,9})\.(parquet|safetensors)")
@@ -55,7 +57,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     require_format(folder)
     manifest = manifests.read_manifest(path)
     lacking = {"provenance", "keep", "complete", "revises", "eos_token_ids"} - manifest.keys()
-    if lacking or not isinstance(manifest["provenance"], dict) or manifest["keep"] not in ("phi", "signal"):
+    if lacking or not isinstance(manifest["provenance"], dict) or manifest["keep"] not in KEPT:
         raise InputError(f"{path}: is damaged (its fields are not those of a recording); record into a new folder")
     return manifest
 

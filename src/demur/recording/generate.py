@@ -12,12 +12,14 @@ import inspect
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from demur.errors import InputError
 from demur.judges.dictionary import refused
+from demur.looks import Looks
 from demur.models import Model, decode_response
 from demur.prompts import Prompt
 from demur.recording.forcing import forced_of, whole_response
@@ -45,7 +47,8 @@ class Encoded:
 class Batch:
     """What a batch of generations leaves behind.
 
-    rows : int64 ``[batch]``, places in the prompt set. phi : float32 ``[batch, steps, layers, width]``.
+    rows : int64 ``[batch]``, places in the prompt set. phi : float32 ``[batch, steps, layers, width]``, or of looks.
+    window : of looks, the means over the latest tokens, shaped like phi; else None.
     tokens : int32 ``[batch, response]``, the final response. committed_at : int16 ``[batch, response]``, the
     step at which each position was committed, 0 where it never was. predicted : int32
     ``[batch, steps, response]``, or None where a sampler never revises. texts, refused : the final text
@@ -54,6 +57,7 @@ class Batch:
 
     rows: np.ndarray
     phi: np.ndarray
+    window: np.ndarray | None
     tokens: np.ndarray
     committed_at: np.ndarray
     predicted: np.ndarray | None
@@ -122,16 +126,18 @@ def batches(
     layers: Sequence[int],
     batch_size: int,
     ids: Sequence[str],
+    looks: Looks | None = None,
 ) -> Iterator[Batch]:
     """Generate for all prompts, longest first, `batch_size` at a time.
 
-    ids : id of the prompt at each row, for messages. Raises `InputError` naming prompt and step where a
+    ids : id of the prompt at each row, for messages. looks : keep states at these steps alone, and no predictions, so
+    that memory grows with the looks. Raises `InputError` naming prompt and step where a
     state is not finite.
     """
     ordered = sorted(encoded, key=lambda one: (-len(one.ids), one.row))
     for start in range(0, len(ordered), batch_size):
-        batch = _generate(model, ordered[start : start + batch_size], sampler, layers)
-        _require_finite(batch, ids)
+        batch = _generate(model, ordered[start : start + batch_size], sampler, layers, looks)
+        _require_finite(batch, ids, looks)
         yield batch
 
 
@@ -144,22 +150,28 @@ def _check_length(model: Model, where: str, length: int, response: int) -> None:
         )
 
 
-def _generate(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int]) -> Batch:
+def _generate(
+    model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int], looks: Looks | None
+) -> Batch:
     started = time.perf_counter()
-    phi, predicted = [], []
+    phi, windows, predicted = [], [], []
     step = committed_at = None
-    for step in _steps(model, chosen, sampler, layers):
+    for step in _steps(model, chosen, sampler, layers, looks):
         if committed_at is None:
             committed_at = torch.zeros(step.committed.shape, dtype=torch.int16, device=step.committed.device)
         committed_at[step.is_committed & (committed_at == 0)] = step.index
-        phi.append(step.phi)
-        if sampler.revises:
+        if looks is None or step.index in looks:
+            phi.append(step.phi)
+        if step.window is not None:
+            windows.append(step.window)
+        if sampler.revises and looks is None:
             predicted.append(step.predicted.to(torch.int32))
     assert step is not None and committed_at is not None  # every sampler has at least one step
     tokens = step.committed.to(torch.int32).cpu().numpy()
     return Batch(
         rows=np.array([one.row for one in chosen]),
         phi=torch.stack(phi, dim=1).cpu().numpy(),
+        window=torch.stack(windows, dim=1).cpu().numpy() if windows else None,
         tokens=tokens,
         committed_at=committed_at.cpu().numpy(),
         predicted=torch.stack(predicted, dim=1).cpu().numpy() if predicted else None,
@@ -169,10 +181,12 @@ def _generate(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers:
     )
 
 
-def _steps(model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int]) -> Iterator[Step]:
+def _steps(
+    model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int], looks: Looks | None
+) -> Iterator[Step]:
     ids, mask = pad_left([one.ids for one in chosen], model.pad_token_id)
     forced = [one.forced.tolist() for one in chosen]
-    options = samples_for(sampler, chosen)
+    options: dict[str, Any] = {**samples_for(sampler, chosen), **({"looks": looks} if looks else {})}
     if chosen[0].whole:
         return sampler.forced_steps(model, ids, mask, responses=torch.tensor(forced), layers=layers, **options)
     return sampler.steps(model, ids, mask, layers=layers, prefill=forced if any(forced) else None, **options)
@@ -206,11 +220,12 @@ def pad_left(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.
     return ids, mask
 
 
-def _require_finite(batch: Batch, ids: Sequence[str]) -> None:
+def _require_finite(batch: Batch, ids: Sequence[str], looks: Looks | None) -> None:
     bad = np.argwhere(~np.isfinite(batch.phi).all(axis=(2, 3)))
     if len(bad):
-        row, step = bad[0]
+        row, place = bad[0]
+        step = looks.steps[place] if looks else place + 1
         raise InputError(
-            f"prompt {ids[batch.rows[row]]!r}, step {step + 1}: the model's states are not finite "
+            f"prompt {ids[batch.rows[row]]!r}, step {step}: the model's states are not finite "
             f"(NaN or infinity); load the model with dtype='float32' or 'bfloat16', or check its weights"
         )

@@ -70,15 +70,21 @@ def prove(folder: Path, manifest: Mapping[str, Any], count: int) -> Proven:
     return Proven(table, shards, stored.hash)
 
 
-def require_belonging(path: Path, arrays: Arrays, rows: np.ndarray, steps: int, layers: int) -> None:
-    """Raise `InputError` where the arrays of a shard are not those of these rows of the table, or not as recorded."""
+def require_belonging(
+    path: Path, arrays: Arrays, rows: np.ndarray, steps: int, layers: int, looks: int | None = None
+) -> None:
+    """Raise `InputError` where the arrays of a shard are not those of these rows of the table, or not as recorded.
+
+    looks : how many, where states are kept at the looks.
+    """
     kept, count = arrays.get("rows", np.zeros(0)), len(rows)
     shapes = {name: values.shape for name, values in arrays.items()}
     wrong = [name for name, shape in shapes.items() if shape[:1] != (count,)]
     wrong += [name for name in ("tokens", "committed_at") if len(shapes.get(name, ())) != 2]
     wrong += [name for name in ("phi", "sigma", "predicted") if name in shapes and shapes[name][1:2] != (steps,)]
-    if "phi" in shapes and (len(shapes["phi"]) != 4 or shapes["phi"][2] != layers):
-        wrong.append("phi")
+    wrong += [name for name in ("states", "window") if name in shapes and shapes[name][1:2] != (looks,)]
+    states = [name for name in ("phi", "states", "window") if name in shapes]
+    wrong += [name for name in states if len(shapes[name]) != 4 or shapes[name][2] != layers]
     if wrong:
         raise files.damaged(path, f"{wrong[0]} has the shape {shapes.get(wrong[0])}")
     if not np.array_equal(np.sort(kept), np.sort(rows)):

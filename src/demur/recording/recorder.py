@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from demur.errors import InputError
+from demur.looks import WINDOW
 from demur.models import Layer, Model
 from demur.prompts import Prompt, as_prompts, prompts_hash
 from demur.provenance import Provenance, require_comparable
@@ -25,6 +26,7 @@ from demur.recording.arguments import as_model, chosen_sampler, layer_indices, r
 from demur.recording.begin import begin, done_rows, replace, require_free
 from demur.recording.forcing import checked_responses, responses_hash
 from demur.recording.generate import Batch, batches, encode, inputs_hash
+from demur.recording.looked import Precision, described, look_arrays, require_precision
 from demur.recording.progress import begin as begun
 from demur.recording.recording import Recording
 from demur.samplers import Sampler
@@ -48,8 +50,10 @@ def record(
     batch_size: int = 16,
     out: str | Path | None = None,
     seed: int | None = None,
-    keep: Literal["phi", "signal"] = "phi",
+    keep: Literal["phi", "signal", "looks"] = "phi",
     anchors: Anchors | None = None,
+    window: int = WINDOW,
+    precision: Precision = "float32",
     resume: bool = True,
     progress: bool | None = None,
 ) -> Recording:
@@ -65,7 +69,10 @@ def record(
     layers : see `Model.layer_index`; one that is named twice is kept once. batch_size : prompts generated together;
         never changes a result.
     out : the recording's folder; a temporary one by default, gone with the returned object.
-    keep : "phi", or "signal" to store sigma in place of phi and predictions, for which `anchors` are needed.
+    keep : "phi", or "signal" to store sigma in place of phi and predictions, for which `anchors` are needed, or "looks"
+        to store states at the looks of the answer alone (see `demur.looks`), so that memory and files grow with the
+        looks and not with the tokens. window : of looks, over how many of the latest tokens the second mean is.
+        precision : of looks, "float16" halves the files and rounds each number by at most one part in 2,048.
     resume : go on with what `out` holds; False starts anew, and what is there is replaced once the new one is complete.
     progress : show a bar on stderr; by default a library call is quiet.
 
@@ -73,6 +80,7 @@ def record(
     another recording or is in use, a damaged shard, a full disk. Whatever was recorded before stays.
     """
     require_kept(keep)
+    require_precision(keep, precision)
     require_whole("batch_size", batch_size)
     checked = as_prompts(prompts)
     model = as_model(model, tokenizer, needs_tokenizer=any(prompt.token_ids is None for prompt in checked))
@@ -82,6 +90,8 @@ def record(
     encoded = encode(model, checked, sampler, texts)
     provenance = describe(model, checked, sampler, indices, texts)
     kept_anchors = _checked(anchors, provenance) if keep == "signal" else None
+    looks = sampler.looks_of(window) if keep == "looks" else None
+    kept_looks = described(looks, sampler, precision) if looks else None
     temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
     folder = Path(temporary.name if temporary else out or "")
     manifest = {
@@ -97,6 +107,7 @@ def record(
         "opening": model.chat_format.opening if texts is None else "",
         "inputs": inputs_hash(encoded),
         "complete": False,
+        **({"looks": kept_looks} if kept_looks else {}),
     }
     require_free(folder)
     with files.locked(folder):
@@ -107,9 +118,9 @@ def record(
             left = [one for one in encoded if one.row not in done]
             files.save_tokenizer(root, model.tokenizer)
             number = max(files.shard_numbers(root), default=-1) + 1
-            every = batches(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked])
+            every = batches(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked], looks)
             for batch in _told(every, folder.name, len(done), len(checked), progress):
-                arrays = _arrays(batch, kept_anchors, indices)
+                arrays = _arrays(batch, kept_anchors, indices, kept_looks)
                 files.write_shard(root, number, arrays, _table(batch, checked, number), key)
                 number += 1
             _finish(root)
@@ -191,12 +202,16 @@ def _checked(anchors: Anchors | None, provenance: Provenance) -> Anchors:
     return anchors
 
 
-def _arrays(batch: Batch, anchors: Anchors | None, layers: Sequence[int]) -> files.Arrays:
-    """What a shard keeps of a batch: phi and every step's predictions, or with anchors sigma in their place."""
+def _arrays(
+    batch: Batch, anchors: Anchors | None, layers: Sequence[int], looks: Mapping[str, Any] | None
+) -> files.Arrays:
+    """What a shard keeps of a batch: phi and every step's predictions, or in their place sigma or states at looks."""
     arrays = {"rows": batch.rows, "tokens": batch.tokens, "committed_at": batch.committed_at}
     if anchors is not None:
         layer = max(anchors.layers)
         return {**arrays, "sigma": anchors.score(batch.phi[:, :, layers.index(layer)], layer=layer)}
+    if looks is not None:
+        return {**arrays, **look_arrays(batch, looks)}
     if batch.predicted is not None:
         arrays["predicted"] = batch.predicted
     return {**arrays, "phi": batch.phi}

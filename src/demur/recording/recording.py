@@ -17,10 +17,12 @@ from demur.errors import InputError
 from demur.files.seals import allow_unverified as allowing
 from demur.files.staging import found
 from demur.files.writing import disk_errors
+from demur.looks import WINDOW, Looks
 from demur.notebook import facts, sampler_words
 from demur.provenance import Provenance
 from demur.recording import folder as files
 from demur.recording.gaps import text_with_gaps
+from demur.recording.looked import both_means, looks_made
 from demur.recording.proof import made_from, prove, require_belonging
 from demur.signal import Signal
 from demur.thought import answer_of
@@ -52,7 +54,8 @@ class Recording:
     """A completed recording.
 
     allow_unverified : open recordings of demur 0.1 too, whose tables carry no hash.
-    path : its folder. provenance : what it was made from. keep : "phi" or "signal". content : a hash of its table and
+    path : its folder. provenance : what it was made from. keep : "phi", "signal" or "looks". looks : the steps at which
+        states are kept and the window, of a recording that keeps looks; else None. content : a hash of its table and
         of all shards, empty for recordings of demur 0.1.
     table : a row a prompt in the order of the prompt set, with the columns id, prompt, label, attack, goal,
         category, group, text, refused, tokens, prompt_tokens, seconds.
@@ -71,6 +74,7 @@ class Recording:
                 )
             self._whole_table, self._marks, self.content = prove(self.path, self.manifest, self.provenance.count)
         self.keep: str = self.manifest["keep"]
+        self.looks = self._looks() if self.keep == "looks" else None
         self._temporary: Any = None  # keeps a temporary folder alive as long as the recording is
 
     def __len__(self) -> int:
@@ -119,6 +123,39 @@ class Recording:
         """Pairs of rows int64 ``[n]`` and their phi ``[n, steps, layers, width]``, a shard at a time."""
         for arrays in self.shards():
             yield arrays["rows"], self.kept_in(arrays, "phi")
+
+    @property
+    def look_states(self) -> np.ndarray:
+        """States at the looks, float32 ``[prompts, looks, means, layers, width]``; see `look_batches`."""
+        return self._gather((rows, states) for rows, states, _ in self.look_batches())
+
+    @property
+    def looks_made(self) -> np.ndarray:
+        """How many looks each answer has, int64 ``[prompts]``; at later ones its states stay as they are."""
+        return self._gather((rows, made) for rows, _, made in self.look_batches())
+
+    def look_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Rows int64 ``[n]``, their states and how many looks they have, a shard at a time.
+
+        states : float32 ``[n, looks, means, layers, width]``; the means are over all tokens so far and, where the
+        response is longer than the window, over the latest ones. At look 0 both are the last prompt token's state.
+        """
+        for arrays in self.shards():
+            yield arrays["rows"], *self.looked_at(arrays)
+
+    def looked_at(self, arrays: files.Arrays) -> tuple[np.ndarray, np.ndarray]:
+        """The states of a shard at the looks, and how many looks its answers have; see `look_batches`."""
+        if self.looks is None:
+            raise InputError(f"{self.path}: keeps {self.keep}, not the looks; record with keep='looks' to have them")
+        return both_means(arrays), looks_made(arrays, self.looks, revises=self.manifest["revises"])
+
+    def _looks(self) -> Looks:
+        kept = self.manifest.get("looks") or {}
+        try:
+            steps = tuple(int(step) for step in kept["steps"])
+            return Looks(steps, WINDOW if kept["window"] is None else int(kept["window"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.path}: is damaged (it does not say its looks); record it again") from error
 
     def steps_tokens(self, prompt: int) -> StepTokens:
         """The token ids of prompt number `prompt` at every step."""
@@ -204,6 +241,11 @@ class Recording:
     def kept_in(self, arrays: files.Arrays, name: str) -> np.ndarray:
         """The "phi" or the "sigma" of a shard; `InputError` where the recording keeps the other."""
         keep = "phi" if name == "phi" else "signal"
+        if self.keep == "looks":
+            raise InputError(
+                f"{self.path}: keeps the states of {len(self.looks or ())} looks, not {name} at every step; record "
+                f"with keep={keep!r} to have it, or read look_states"
+            )
         if self.keep != keep:
             raise InputError(f"{self.path}: keeps {self.keep} only, not {name}; record with keep={keep!r} to have it")
         return arrays[name]
@@ -217,7 +259,7 @@ class Recording:
         arrays = files.read_shard_arrays(self.path, number, self._marks[number])
         rows = self._whole_table.loc[self._whole_table["shard"] == number, "row"].to_numpy()
         path = self.path / files.SHARDS / f"{number:06d}.safetensors"
-        require_belonging(path, arrays, rows, self.steps, len(self.layers))
+        require_belonging(path, arrays, rows, self.steps, len(self.layers), len(self.looks) if self.looks else None)
         return arrays
 
     def _gather(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

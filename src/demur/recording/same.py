@@ -19,6 +19,7 @@ def differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """The fields in which two manifests say that other things were recorded, or are kept otherwise."""
     names = _differing(found["provenance"], wanted["provenance"])
     names += [name for name in ("keep", "signal") if not _alike(found.get(name), wanted[name])]
+    names += ["looks"] if "keep" not in names and found.get("looks") != wanted.get("looks") else []
     if not names and is_older(found, wanted) and not found["complete"]:
         names = ["versions"]
     return names

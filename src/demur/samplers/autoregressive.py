@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import torch
 
+from demur.looks import Looks
 from demur.models import Layer, Model
 from demur.samplers.kv_feed import Feed
 from demur.samplers.step import (
@@ -82,6 +83,7 @@ class Autoregressive(Sampler):
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
         samples: Sequence[int] | None = None,
+        looks: Looks | None = None,
     ) -> Steps:
         ids, mask = checked_inputs(model, self, input_ids, attention_mask)
         total, released = self.step_count, self.pooling == "released"
@@ -92,9 +94,15 @@ class Autoregressive(Sampler):
         committed = torch.zeros_like(tokens, dtype=torch.bool)
         rows = torch.arange(len(ids), device=ids.device)  # the rows not yet finished
         ended = torch.zeros_like(rows, dtype=torch.bool)
-        pooled = RunningMean(len(ids))
+        pooled = RunningMean(len(ids), min(looks.window, total) if looks else 0)
         feed = Feed(model, ids, mask, [model.layer_index(layer) for layer in layers], total - released)
         logits = feed.prompt()
+        if looks and 0 in looks:
+            given_up = yield Step(0, tokens.clone(), tokens.clone(), feed.newest, committed.clone(), feed.newest)
+            if given_up is not None and given_up.any():
+                going = ~given_up.to(rows.device)
+                rows, logits = rows[going], logits[going]
+                feed.keep(going)
         for index in range(1, total + 1):
             if len(rows):
                 if self.suppress_eos:
@@ -113,7 +121,8 @@ class Autoregressive(Sampler):
                 ended[rows] = torch.isin(chosen, eos)
             if released:
                 pooled.add_latest()
-            given_up = yield Step(index, tokens.clone(), tokens.clone(), pooled.mean(), committed.clone())
+            window = pooled.latest_mean() if looks and index in looks else None
+            given_up = yield Step(index, tokens.clone(), tokens.clone(), pooled.mean(), committed.clone(), window)
             if given_up is not None:
                 ended |= given_up.to(ended.device)
             if index < total and ended[rows].any():
@@ -130,10 +139,11 @@ class Autoregressive(Sampler):
         responses: torch.Tensor,
         layers: Sequence[Layer] = ("last",),
         samples: Sequence[int] | None = None,
+        looks: Looks | None = None,
     ) -> Steps:
         """Token t of the response is committed at step t; what follows its first end-of-sequence is not read."""
         forced = whole_responses(responses, len(input_ids), self.response_length, model.device)
-        return self.steps(model, input_ids, attention_mask, layers=layers, prefill=forced, samples=samples)
+        return self.steps(model, input_ids, attention_mask, layers=layers, prefill=forced, samples=samples, looks=looks)
 
     def _choose(self, logits: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         """The next token of each row, int64 ``[rows]``, from logits ``[rows, vocabulary]``."""
@@ -154,15 +164,20 @@ def draw_tokens(logits: torch.Tensor, temperature: float, draws: torch.Tensor) -
 
 
 class RunningMean:
-    """The mean of the states a row has seen so far, float32 ``[batch, layers, width]``."""
+    """The mean of the states a row has seen so far, float32 ``[batch, layers, width]``.
 
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-        self.sums = self.latest = self.counts = torch.empty(0)
+    window : how many of the latest states are held for a mean of their own; 0 for none. Memory grows with it alone.
+    """
+
+    def __init__(self, batch: int, window: int = 0) -> None:
+        self.batch, self.window = batch, window
+        self.sums = self.latest = self.counts = self.held = torch.empty(0)
 
     def add(self, rows: torch.Tensor, states: torch.Tensor) -> None:
         """Count a new state ``[rows, layers, width]`` for some rows; the others keep their mean."""
         self._start(states)
+        if self.window:
+            self.held[rows, self.counts[rows, 0, 0].long() % self.window] = states
         self.sums[rows] += states
         self.counts[rows] += 1
 
@@ -173,14 +188,20 @@ class RunningMean:
 
     def add_latest(self) -> None:
         """Count every row's latest state once more."""
-        self.sums += self.latest
-        self.counts += 1
+        self.add(torch.arange(self.batch, device=self.sums.device), self.latest)
 
     def mean(self) -> torch.Tensor:
-        return self.sums / self.counts
+        """Over all states; 0 for a row that has seen none."""
+        return self.sums / self.counts.clamp(min=1)
+
+    def latest_mean(self) -> torch.Tensor:
+        """Over the latest `window` states, or all where there are no more: that is `mean` then."""
+        within = self.held.sum(dim=1) / self.window
+        return torch.where(self.counts > self.window, within, self.mean())
 
     def _start(self, states: torch.Tensor) -> None:
         if not self.sums.numel():
             self.sums = states.new_zeros((self.batch, *states.shape[1:]))
             self.latest = torch.zeros_like(self.sums)
             self.counts = states.new_zeros((self.batch, 1, 1))
+            self.held = states.new_zeros((self.batch, self.window, *states.shape[1:]))

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 
 from demur.errors import InputError
+from demur.looks import WINDOW, Looks
 from demur.models import Family, Layer, Model
 
 Pooling = Literal["paper", "released"]
@@ -35,11 +36,12 @@ FREE = -1
 class Step:
     """The state of a batch of generations after one step.
 
-    index : 1..T.
+    index : 1..T; 0 for the prompt's own state, which comes first where looks are asked for.
     committed : int64 ``[batch, response]``; the pad id (diffusion: the mask id) where nothing is committed.
     predicted : int64 ``[batch, response]``; committed tokens, and the current guess elsewhere.
     phi : float32 ``[batch, layers, width]``, the pooled state.
     is_committed : bool ``[batch, response]``; tells a committed token from a fill of the same id.
+    window : float32 ``[batch, layers, width]``, at a look the mean over the latest tokens alone; else None.
     """
 
     index: int
@@ -47,6 +49,7 @@ class Step:
     predicted: torch.Tensor
     phi: torch.Tensor
     is_committed: torch.Tensor
+    window: torch.Tensor | None = None
 
 
 class Sampler(ABC):
@@ -54,10 +57,12 @@ class Sampler(ABC):
 
     step_count : T, the number of steps; response_length : number of response positions.
     revises : whether a prediction that is not committed yet can change at a later step.
+    sees_prompt : whether the prompt's own state can be read, so that there is a look 0.
     """
 
     family: ClassVar[Family]
     revises: ClassVar[bool]
+    sees_prompt: ClassVar[bool] = True
     step_count: int
     response_length: int
     _given: Mapping[str, Any] = MappingProxyType({})
@@ -83,6 +88,7 @@ class Sampler(ABC):
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
         samples: Sequence[int] | None = None,
+        looks: Looks | None = None,
     ) -> Steps:
         """Generate for a batch and yield a `Step` after each step.
 
@@ -95,7 +101,16 @@ class Sampler(ABC):
             or int64 ``[batch, n]`` with -1 at positions left free.
         samples : which sample of its prompt each row is, counted from 0: another one draws other numbers. By default
             the rows of the batch that are alike are counted.
+        looks : where states are kept of a whole answer. Each of these steps then has its `window`, and where 0 is among
+            them a step 0 comes first, whose phi and window are the state of the last prompt token.
         """
+
+    def looks_of(self, window: int = WINDOW) -> Looks:
+        """The looks of a generation by this sampler; `InputError` where its `steps` takes no looks."""
+        taken = inspect.signature(self.steps).parameters.values()
+        if not any(one.name == "looks" or one.kind is one.VAR_KEYWORD for one in taken):
+            raise InputError(f"{type(self).__name__}: its `steps` takes no argument `looks`, so it cannot keep looks")
+        return Looks.of(self.step_count, window, prompt=self.sees_prompt)
 
     def forced_steps(
         self,
@@ -106,6 +121,7 @@ class Sampler(ABC):
         responses: torch.Tensor,
         layers: Sequence[Layer] = ("last",),
         samples: Sequence[int] | None = None,
+        looks: Looks | None = None,
     ) -> Steps:
         """The steps in which whole given responses are committed, each position in its turn.
 

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import torch
 
 from demur.errors import InputError
+from demur.looks import Looks
 from demur.models import Layer, Model
 from demur.samplers.step import (
     FREE,
@@ -49,11 +50,13 @@ class UniformDiffusion(Sampler):
     Temperatures, entropy bound and stopping thresholds are those of the network's generation config.
     `predicted` is the draft of the current canvas (the arg-max), pad in later ones. A canvas is committed
     when its denoising is over, up to end-of-sequence; what the network fills in behind that is not.
-    Response tokens cannot be forced: a prefill is an `InputError`.
+    Response tokens cannot be forced: a prefill is an `InputError`. The prompt is read apart from the canvas, so
+    there is no look 0; the window of a look is the end of the current canvas.
     """
 
     family = "uniform-diffusion"
     revises = True
+    sees_prompt = False
 
     def __init__(
         self, steps: int = 32, response_length: int = 256, *, seed: int = 0, pooling: Pooling = "paper"
@@ -83,6 +86,7 @@ class UniformDiffusion(Sampler):
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
         samples: Sequence[int] | None = None,
+        looks: Looks | None = None,
     ) -> Steps:
         ids, mask = checked_inputs(model, self, input_ids, attention_mask)
         if (forced_tokens(prefill, len(ids), self.response_length, ids.device) != FREE).any():
@@ -91,7 +95,8 @@ class UniformDiffusion(Sampler):
         indices = [model.layer_index(layer) for layer in layers]
         seeds = row_seeds(ids, mask, self.seed, samples)
         prompts = [row[real.bool()] for row, real in zip(ids, mask, strict=True)]
-        rows = [self._row(model, row, share, indices, seed) for row, seed in zip(prompts, seeds, strict=True)]
+        latest = looks.window if looks else 1
+        rows = [self._row(model, row, share, indices, seed, latest) for row, seed in zip(prompts, seeds, strict=True)]
         for index in range(1, self.step_count + 1):
             moments = [row[index - 1] for row in rows]
             yield Step(
@@ -100,6 +105,7 @@ class UniformDiffusion(Sampler):
                 torch.stack([moment.predicted for moment in moments]),
                 torch.stack([moment.phi for moment in moments]),
                 torch.stack([moment.is_committed for moment in moments]),
+                torch.stack([moment.window for moment in moments]) if looks and index in looks else None,
             )
 
     def _steps_of_a_canvas(self, model: Model) -> int:
@@ -113,12 +119,14 @@ class UniformDiffusion(Sampler):
             raise InputError(f"steps {self.step_count} cannot be shared evenly by {canvases} canvases of {length}")
         return self.step_count // canvases
 
-    def _row(self, model: Model, prompt: torch.Tensor, share: int, layers: Sequence[int], seed: int) -> list[_Moment]:
+    def _row(
+        self, model: Model, prompt: torch.Tensor, share: int, layers: Sequence[int], seed: int, latest: int
+    ) -> list[_Moment]:
         """One prompt's generation, a moment a step."""
         devices = [model.device] if model.device.type == "cuda" else []
         with _ONE_AT_A_TIME, torch.random.fork_rng(devices), model.states(layers) as states:
             torch.manual_seed(seed)
-            watch = _Watch(model, states, self.response_length, self.step_count, share)
+            watch = _Watch(model, states, self.response_length, self.step_count, share, latest)
             model.network.generate(
                 prompt.unsqueeze(0),
                 streamer=watch,
@@ -139,12 +147,15 @@ class _Moment:
     predicted: torch.Tensor
     phi: torch.Tensor
     is_committed: torch.Tensor
+    window: torch.Tensor
 
 
 class _Watch:
     """A streamer for `generate`: makes a moment of every draft and fills idle steps."""
 
-    def __init__(self, model: Model, states: list[torch.Tensor], response: int, steps: int, share: int) -> None:
+    def __init__(
+        self, model: Model, states: list[torch.Tensor], response: int, steps: int, share: int, latest: int
+    ) -> None:
         self.states, self.steps, self.share, self.eos = states, steps, share, model.eos_token_ids
         self.committed = torch.full((response,), model.pad_token_id, dtype=torch.int64, device=model.device)
         self.predicted = self.committed.clone()
@@ -152,13 +163,15 @@ class _Watch:
         self.moments: list[_Moment] = []
         self.done = 0  # response positions of finished canvases
         self.sums: torch.Tensor | float = 0.0  # of their states, [layers, width]
-        self.latest = torch.empty(0)
+        self.latest = self.window = torch.empty(0)
+        self.window_length = latest
         self.prompt_seen = False
 
     def put_draft(self, value: torch.Tensor) -> None:
         """A denoising step is over: `value` is the draft of the current canvas, ``[1, canvas]``."""
         draft = value[0].to(self.predicted)
         self.latest = torch.stack([state[0].float().sum(dim=0) for state in self.states])
+        self.window = torch.stack([state[0, -self.window_length :].float().mean(dim=0) for state in self.states])
         self.predicted[self.done : self.done + len(draft)] = draft
         self._keep((self.sums + self.latest) / (self.done + len(draft)))
 
@@ -186,4 +199,5 @@ class _Watch:
             self._keep(self.moments[-1].phi)
 
     def _keep(self, phi: torch.Tensor) -> None:
-        self.moments.append(_Moment(self.committed.clone(), self.predicted.clone(), phi, self.is_committed.clone()))
+        kept = self.committed.clone(), self.predicted.clone(), phi, self.is_committed.clone(), self.window
+        self.moments.append(_Moment(*kept))

@@ -47,6 +47,7 @@ class Canvas:
         self.given = self.tokens != self.mask_id  # what guidance hides: prompt and forced tokens
         self.stale = torch.ones(len(response), dtype=torch.bool, device=response.device)
         self.states: list[torch.Tensor] = []  # a layer: [batch, response, width]
+        self.prompt: list[torch.Tensor] = []  # a layer: [batch, width], the last prompt token in the latest pass
         self.sources: list[torch.Tensor] = []  # what `logits` reads: [batch, response, width or vocabulary]
         self.head = _plain_head(model)
 
@@ -76,7 +77,8 @@ class Canvas:
             mask = torch.cat([mask, mask])
         read, states = self._run(tokens, mask)
         seen = [state[: len(rows)] for state in states]  # guidance: the conditional rows
-        self.states = self._merged(self.states, seen, rows)
+        self.prompt = self._merged(self.prompt, [state[:, 0] for state in seen], rows)
+        self.states = self._merged(self.states, [state[:, 1:] for state in seen], rows)
         self.sources = self._merged(self.sources, [*torch.split(read, len(rows))], rows)
         self.stale[rows] = False
 
@@ -93,7 +95,7 @@ class Canvas:
         return torch.stack(sums, dim=1) / weights.sum(dim=1, keepdim=True)
 
     def _run(self, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """What `logits` reads, and the states a layer, at the response positions of every row."""
+        """What `logits` reads at the response positions of every row, and the states a layer from one before them."""
         lengths = mask.sum(dim=1)
         if bool((lengths == lengths[0]).all()) or padding_is_neutral(self.model, tokens.shape[1]):
             return self._pass(tokens, mask)
@@ -115,7 +117,7 @@ class Canvas:
         found = output.last_hidden_state if self.head else getattr(output, "logits", None)
         read: torch.Tensor = output[0] if found is None else found
         first = start - 1 if self.model.logits_shifted else start
-        return read[:, first : first + length], [state[:, start:] for state in states]
+        return read[:, first : first + length], [state[:, start - 1 :] for state in states]
 
     def _merged(self, old: list[torch.Tensor], new: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
         """The new values at `rows`, the old ones elsewhere."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from demur.errors import InputError
+from demur.looks import Looks
 from demur.models import Layer, Model
 from demur.samplers.masked_diffusion.canvas import Canvas
 from demur.samplers.masked_diffusion.confidence import Remasking, guess
@@ -115,8 +116,9 @@ class MaskedDiffusion(Sampler):
         layers: Sequence[Layer] = ("last",),
         prefill: Prefill | None = None,
         samples: Sequence[int] | None = None,
+        looks: Looks | None = None,
     ) -> Steps:
-        return self._steps(model, input_ids, attention_mask, layers, prefill, None, samples)
+        return self._steps(model, input_ids, attention_mask, layers, prefill, None, samples, looks)
 
     def forced_steps(
         self,
@@ -127,13 +129,14 @@ class MaskedDiffusion(Sampler):
         responses: torch.Tensor,
         layers: Sequence[Layer] = ("last",),
         samples: Sequence[int] | None = None,
+        looks: Looks | None = None,
     ) -> Steps:
         """The canvas is filled in the order and at the pace of `steps`, with the tokens of the response.
 
         At every step the model predicts as usual; the positions whose prediction would be committed take the
         response's token instead. A response that the model gave itself, greedily, so gives the very same steps.
         """
-        return self._steps(model, input_ids, attention_mask, layers, None, responses, samples)
+        return self._steps(model, input_ids, attention_mask, layers, None, responses, samples, looks)
 
     @torch.no_grad()
     def _steps(
@@ -145,6 +148,7 @@ class MaskedDiffusion(Sampler):
         prefill: Prefill | None,
         responses: torch.Tensor | None,
         samples: Sequence[int] | None,
+        looks: Looks | None,
     ) -> Steps:
         ids, mask = checked_inputs(model, self, input_ids, attention_mask)
         forced = forced_tokens(prefill, len(ids), self.response_length, ids.device)
@@ -155,12 +159,19 @@ class MaskedDiffusion(Sampler):
         given_up = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         indices = [model.layer_index(layer) for layer in layers]
         canvas = Canvas(model, ids, mask, forced, indices, self.cfg_scale)
+        since = (~canvas.masked).long() - 1  # the step at which a position was committed, -1 where it is not
+        if looks and 0 in looks:
+            canvas.look(torch.arange(len(ids), device=ids.device))
+            before, known = torch.stack(canvas.prompt, dim=1).float(), ~canvas.masked
+            sent = yield Step(0, canvas.response.clone(), canvas.response.clone(), before, known, before)
+            if sent is not None:
+                given_up |= sent.to(given_up.device)
         for index in range(1, self.step_count + 1):
             masked = canvas.masked & ~given_up.unsqueeze(1)
             # An unchanged canvas gives the same states; a finished one is only looked at where the official
             # sampler runs on to the last step.
             due = canvas.stale & (masked.any(dim=1) if self.schedule == "dynamic" else ~given_up)
-            if index == 1:
+            if index == 1 and not canvas.states:
                 due = torch.ones_like(due)
             canvas.look(due.nonzero().squeeze(1))
             predicted, confidence = self._guess(canvas, masked, draws)
@@ -173,8 +184,10 @@ class MaskedDiffusion(Sampler):
                 predicted = torch.where(chosen, responses, predicted)
             canvas.commit(chosen, predicted)
             committed = ~canvas.masked
+            since[committed & (since < 0)] = index
             phi = canvas.mean_states(self._pooled(committed))
-            sent = yield Step(index, canvas.response.clone(), predicted, phi, committed)
+            window = canvas.mean_states(self._latest(since, looks.window)) if looks and index in looks else None
+            sent = yield Step(index, canvas.response.clone(), predicted, phi, committed, window)
             if sent is not None:
                 given_up |= sent.to(given_up.device)
 
@@ -220,6 +233,17 @@ class MaskedDiffusion(Sampler):
         if self.pooling == "released":
             return everything
         return torch.where(committed.any(dim=1, keepdim=True), committed, everything)
+
+    def _latest(self, since: torch.Tensor, window: int) -> torch.Tensor:
+        """The `window` positions committed last, of one step those furthest right, bool ``[batch, response]``.
+
+        Where no more are pooled at all, all of those. since : the step of each, below 0 where nothing is committed.
+        """
+        pooled = self._pooled(since >= 0)
+        order = since * since.shape[1] + torch.arange(since.shape[1], device=since.device)
+        order = order.masked_fill(~pooled, torch.iinfo(order.dtype).min)
+        ranks = order.argsort(dim=1, descending=True).argsort(dim=1)
+        return pooled & (ranks < window)
 
     def _require_consistent(self) -> None:
         blocks, rest = divmod(self.response_length, self.block_length)
