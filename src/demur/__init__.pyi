@@ -30,6 +30,7 @@ from .prompts import Prompt as Prompt
 from .prompts import read_prompts as read_prompts
 from .provenance import Provenance as Provenance
 from .recording import Recording as Recording
+from .recording import merge as merge
 from .recording import record as record
 from .recording import stream_anchors as stream_anchors
 from .signal import Anchors as Anchors

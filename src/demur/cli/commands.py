@@ -22,6 +22,7 @@ from demur.cli.group import Commands, add
 from demur.cli.guard import guard_fit, guard_score
 from demur.cli.guard_show import guard_push, guard_show
 from demur.cli.harden import harden
+from demur.cli.merge import merge
 from demur.cli.paper import study_paper
 from demur.cli.record import record
 from demur.cli.signal import anchors, signal
@@ -75,6 +76,7 @@ add(app, study_paper, "study paper", "demur study paper --models A B --prompts p
 add(app, compare, "compare", "demur compare runs/left-to-right runs/diffusion --out runs/compared")
 add(app, view, "view", "demur view runs/qwen --show-text")
 add(app, record, "record", "demur record demur/tiny-ar prompts.jsonl --out runs/mine --steps 32")
+add(app, merge, "merge", "demur merge runs/parts/* --out runs/mine")
 add(app, anchors, "anchors", "demur anchors runs/harmless runs/harmful --out anchors.safetensors")
 add(app, signal, "signal", "demur signal runs/mine --anchors anchors.safetensors --out signal.parquet")
 add(app, attack, "attack", "demur attack --list", "demur attack prefix-injection prompts.jsonl --out attacks.jsonl")

@@ -55,6 +55,10 @@ def record(
     responses: Annotated[
         Path | None, typer.Option(help="Texts of another model to force, a file of rows with id and response.")
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Record the I-th of N parts of the run, for demur merge to join."),
+    ] = None,
     seed: Seed = 0,
     resume: Resume = True,
     device: Device = "auto",
@@ -81,6 +85,7 @@ def record(
 
     if keep not in ("phi", "signal", "looks"):
         raise InputError(f"--keep is {keep!r}; give phi, signal or looks")
+    share = _part_of(part)
     chat = chat_options(system, no_system, template, template_arg)
     rows = prompts_of(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
@@ -100,7 +105,18 @@ def record(
             window=window,
             precision=cast(Any, precision),
             resume=resume,
+            part=share,
         )
     verdicts = recording.table["refused"]
     refused = "no text to judge" if verdicts.isna().all() else f"{int(verdicts.sum())} refused"
     told.say(f"{out}: {len(recording)} prompts, {refused}")
+
+
+def _part_of(text: str | None) -> tuple[int, int] | None:
+    """The part that "3/16" names; None for the whole run."""
+    if text is None:
+        return None
+    index, slash, of = (one.strip() for one in text.partition("/"))
+    if not (slash and index.isdecimal() and of.isdecimal() and 1 <= int(index) <= int(of)):
+        raise InputError(f"--part is {text!r}; expected I/N with 1 <= I <= N, such as 3/16")
+    return int(index), int(of)

@@ -2,6 +2,7 @@
 
 from demur.recording.asking import ModelAsker
 from demur.recording.forcing import read_responses
+from demur.recording.merging import merge
 from demur.recording.recorder import record, stream_anchors
 from demur.recording.recording import Recording, StepText, StepTokens
 from demur.recording.signal_file import read_signal, write_signal
@@ -11,6 +12,7 @@ __all__ = [
     "Recording",
     "StepText",
     "StepTokens",
+    "merge",
     "read_responses",
     "read_signal",
     "record",

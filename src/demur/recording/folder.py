@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,12 +102,18 @@ def write_table(
 
 def save_tokenizer(folder: Path, tokenizer: Any) -> None:
     """Keep the tokenizer beside the token ids, so that they can be read anywhere."""
-    if tokenizer is None or (folder / TOKENIZER).is_dir():
+    if tokenizer is not None:
+        keep_tokenizer(folder, tokenizer.save_pretrained)
+
+
+def keep_tokenizer(folder: Path, save: Callable[[Path], Any]) -> None:
+    """Keep the files of a tokenizer, which `save` writes into the folder it is given; those that are there stay."""
+    if (folder / TOKENIZER).is_dir():
         return
     with disk_errors(folder), temporary_beside(folder / TOKENIZER) as part:
         part.mkdir()
         try:
-            tokenizer.save_pretrained(part)
+            save(part)
         except Exception as error:  # tokenizers raises a bare Exception for a full disk
             raise InputError(
                 f"{folder / TOKENIZER}: cannot be written ({error}); what was recorded before is kept: "

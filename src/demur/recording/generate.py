@@ -134,11 +134,16 @@ def batches(
     that memory grows with the looks. Raises `InputError` naming prompt and step where a
     state is not finite.
     """
-    ordered = sorted(encoded, key=lambda one: (-len(one.ids), one.row))
-    for start in range(0, len(ordered), batch_size):
-        batch = _generate(model, ordered[start : start + batch_size], sampler, layers, looks)
+    for chosen in planned_batches(encoded, batch_size):
+        batch = _generate(model, chosen, sampler, layers, looks)
         _require_finite(batch, ids, looks)
         yield batch
+
+
+def planned_batches(encoded: Sequence[Encoded], batch_size: int) -> list[list[Encoded]]:
+    """The prompts that are generated together: longest first, those of one length in their order."""
+    ordered = sorted(encoded, key=lambda one: (-len(one.ids), one.row))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
 def _check_length(model: Model, where: str, length: int, response: int) -> None:

@@ -23,10 +23,11 @@ from demur.prompts import Prompt, as_prompts, prompts_hash
 from demur.provenance import Provenance, require_comparable
 from demur.recording import folder as files
 from demur.recording.arguments import as_model, chosen_sampler, layer_indices, require_kept, require_whole
-from demur.recording.begin import begin, done_rows, replace, require_free
 from demur.recording.forcing import checked_responses, responses_hash
 from demur.recording.generate import Batch, batches, encode, inputs_hash
+from demur.recording.keeping import Kept, keep_all
 from demur.recording.looked import Precision, described, look_arrays, require_precision
+from demur.recording.parts import RUN_ROWS, chosen_rows, part_manifest, rows_of_part
 from demur.recording.progress import begin as begun
 from demur.recording.recording import Recording
 from demur.samplers import Sampler
@@ -55,6 +56,7 @@ def record(
     window: int = WINDOW,
     precision: Precision = "float32",
     resume: bool = True,
+    part: tuple[int, int] | None = None,
     progress: bool | None = None,
 ) -> Recording:
     """Generate for every prompt and record the pooled states of every step.
@@ -74,6 +76,8 @@ def record(
         looks and not with the tokens. window : of looks, over how many of the latest tokens the second mean is.
         precision : of looks, "float16" halves the files and rounds each number by at most one part in 2,048.
     resume : go on with what `out` holds; False starts anew, and what is there is replaced once the new one is complete.
+    part : ``(i, n)`` records the i-th of n parts, from 1, of the run that all arguments describe; each goes into a
+        folder of its own, and `merge` makes one recording of them.
     progress : show a bar on stderr; by default a library call is quiet.
 
     Raises `InputError` for a prompt that does not fit, states that are not finite, a folder that holds
@@ -92,8 +96,6 @@ def record(
     kept_anchors = _checked(anchors, provenance) if keep == "signal" else None
     looks = sampler.looks_of(window) if keep == "looks" else None
     kept_looks = described(looks, sampler, precision) if looks else None
-    temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
-    folder = Path(temporary.name if temporary else out or "")
     manifest = {
         "provenance": provenance.to_dict(),
         "key": provenance.key(),
@@ -109,25 +111,26 @@ def record(
         "complete": False,
         **({"looks": kept_looks} if kept_looks else {}),
     }
-    require_free(folder)
-    with files.locked(folder):
-        root = begin(folder, manifest, resume=resume)
-        done, is_proven = done_rows(root, manifest)
-        key = files.read_manifest(root)["key"]
-        if not is_proven:
-            left = [one for one in encoded if one.row not in done]
-            files.save_tokenizer(root, model.tokenizer)
-            number = max(files.shard_numbers(root), default=-1) + 1
-            every = batches(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked], looks)
-            for batch in _told(every, folder.name, len(done), len(checked), progress):
-                arrays = _arrays(batch, kept_anchors, indices, kept_looks)
-                files.write_shard(root, number, arrays, _table(batch, checked, number), key)
-                number += 1
-            _finish(root)
-        elif progress is not False:
-            begun(folder.name, len(checked), len(checked))
-        if root != folder:
-            replace(folder, root)
+    places: np.ndarray | None = None
+    if part is not None:
+        places = rows_of_part(encoded, batch_size, part)
+        checked, encoded = [checked[row] for row in places], chosen_rows(encoded, places)
+        texts = None if texts is None else [texts[row] for row in places]
+        own = describe(model, checked, sampler, indices, texts)
+        manifest = part_manifest(manifest, part, batch_size, own, inputs_hash(encoded))
+    temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
+    folder = Path(temporary.name if temporary else out or "")
+
+    def recorded(done: set[int]) -> Iterator[Kept]:
+        left = [one for one in encoded if one.row not in done]
+        every = batches(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked], looks)
+        for batch in _told(every, folder.name, len(done), len(checked), progress):
+            arrays = _arrays(batch, kept_anchors, indices, kept_looks)
+            if places is not None:
+                arrays[RUN_ROWS] = places[batch.rows]
+            yield Kept(arrays, _table(batch, checked))
+
+    keep_all(folder, manifest, recorded, lambda root: files.save_tokenizer(root, model.tokenizer), resume=resume)
     recording = Recording(folder)
     recording._temporary = temporary
     return recording
@@ -217,7 +220,7 @@ def _arrays(
     return {**arrays, "phi": batch.phi}
 
 
-def _table(batch: Batch, prompts: Sequence[Prompt], number: int) -> pd.DataFrame:
+def _table(batch: Batch, prompts: Sequence[Prompt]) -> pd.DataFrame:
     chosen = [prompts[row] for row in batch.rows]
     columns: dict[str, Any] = {
         name: pd.array([getattr(prompt, name) for prompt in chosen], dtype="string")
@@ -227,17 +230,8 @@ def _table(batch: Batch, prompts: Sequence[Prompt], number: int) -> pd.DataFrame
     columns["text"] = pd.array(batch.texts or missing, dtype="string")
     columns["refused"] = pd.array(batch.refused or missing, dtype="boolean")
     columns["tokens"] = (batch.committed_at > 0).sum(axis=1)
-    columns |= {"prompt_tokens": batch.prompt_tokens, "seconds": batch.seconds, "row": batch.rows, "shard": number}
+    columns |= {"prompt_tokens": batch.prompt_tokens, "seconds": batch.seconds, "row": batch.rows}
     return pd.DataFrame(columns)
-
-
-def _finish(folder: Path) -> None:
-    manifest = files.read_manifest(folder)
-    shards = {number: files.read_shard(folder, number) for number in files.shard_numbers(folder)}
-    table = pd.concat([shard.table for shard in shards.values()]).sort_values("row", ignore_index=True)
-    marks = {number: files.mark_of(shard) for number, shard in shards.items()}
-    files.write_table(folder, table, marks, manifest["key"])
-    files.write_manifest(folder, {**manifest, "tokenizer": files.tokenizer_hashes(folder), "complete": True})
 
 
 def _told(every: Iterator[Batch], name: str, done: int, total: int, progress: bool | None) -> Iterator[Batch]:

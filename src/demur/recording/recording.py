@@ -252,7 +252,11 @@ class Recording:
 
     def shards(self) -> Iterator[files.Arrays]:
         """Every shard; together they hold each row of the table once."""
-        return map(self._shard, self._marks)
+        return (arrays for _, arrays in self.numbered_shards())
+
+    def numbered_shards(self) -> Iterator[tuple[int, files.Arrays]]:
+        """Every shard with its number."""
+        return ((number, self._shard(number)) for number in self._marks)
 
     def _shard(self, number: int) -> files.Arrays:
         """The arrays of a shard, held against its hash and the rows that the table gives it."""

@@ -20,6 +20,7 @@ def differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     names = _differing(found["provenance"], wanted["provenance"])
     names += [name for name in ("keep", "signal") if not _alike(found.get(name), wanted[name])]
     names += ["looks"] if "keep" not in names and found.get("looks") != wanted.get("looks") else []
+    names += ["part"] if _share(found) != _share(wanted) else []
     if not names and is_older(found, wanted) and not found["complete"]:
         names = ["versions"]
     return names
@@ -54,6 +55,12 @@ def another(folder: Path, found: Mapping[str, Any], names: list[str]) -> InputEr
         f"{folder}: holds another recording, of {there.get('model')} with {there.get('count')} prompts; "
         f"it differs in {', '.join(names)}. Give another folder, or resume=False (--no-resume) to replace it"
     )
+
+
+def _share(manifest: Mapping[str, Any]) -> Any:
+    """Which part of which run a manifest is of; None for a whole run."""
+    part = manifest.get("part")
+    return (part.get("index"), part.get("of"), part.get("plan")) if isinstance(part, dict) else None
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
