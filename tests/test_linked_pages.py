@@ -58,6 +58,23 @@ def test_a_file_that_is_no_page_of_ours_is_neither_linked_nor_changed(tmp_path: 
     assert (tmp_path / "viewer.html").read_text() == "<p>mine</p>"
 
 
+def test_a_page_is_written_once_with_its_links_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "report.html", "report")
+    moved = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, to: moved.append(Path(to).name) or replace(path, to))
+    assert links(make(tmp_path / "viewer.html", "viewer")) == {"report.html": "report"}
+    assert moved == ["viewer.html", "report.html"]
+
+
+def test_a_damaged_page_of_the_run_stops_no_other_page(tmp_path: Path) -> None:
+    report = make(tmp_path / "report.html", "report")
+    damaged = report.read_bytes() + b"\xff\xfe"
+    report.write_bytes(damaged)
+    assert links(make(tmp_path / "viewer.html", "viewer")) == {"report.html": "report"}
+    assert report.read_bytes() == damaged
+
+
 def test_a_folder_of_any_name_stays_a_relative_address(tmp_path: Path) -> None:
     make(tmp_path / "javascript:alert(1)" / "report.html", "report")
     make(tmp_path / 'a"><b>' / "report.html", "report")

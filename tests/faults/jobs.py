@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
+import demur.report.compare.page as comparison_page
+import demur.report.parts.embed as embedding
 import made_up
 from demur import Anchors, Recording
 from demur.cli import main
@@ -29,6 +31,7 @@ from demur.files.tables import write_table
 from demur.guards import StreamingGuard
 from demur.recording import read_signal
 from demur.recording.signal_file import COLUMNS, HEADER
+from demur.report.parts.linked import END, RUN, write_page
 from demur.studies.hardening import GUARD_FILE, LOOKS_FILE, SETTINGS_FILE, STREAMING_FILE, TABLE_FILE, Hardened
 
 STEPS = 6
@@ -53,13 +56,14 @@ class Ran:
 class Job:
     """A command: `run(folder, variant)` writes `files` into a folder, from the inputs "old" or "new".
 
-    together : those of the files that are replaced all at once.
+    together : those of the files that are replaced all at once. shared : those that both variants write alike.
     """
 
     name: str
     run: Callable[[Path, str], Ran]
     files: tuple[str, ...]
     together: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
     def content(self, folder: Path) -> dict[str, bytes | None]:
         """The bytes of every file, wherever a reader finds them; None where there is none."""
@@ -89,9 +93,8 @@ def every_job(inputs: Path) -> list[Job]:
     Anchors.fit(recordings["one"], recordings["two"]).save(anchors)
     signals = {name: _signals(inputs / f"{name}.parquet", recordings["one"], seed) for seed, name in enumerate("abcd")}
     guard = inputs / "guard.safetensors"
-    assert (
-        demur("guard", "fit", signals["a"], "--quantile", 0.9, "--calibration", signals["b"], "--out", guard).code == 0
-    )
+    fit = ["guard", "fit", signals["a"], "--quantile", 0.9, "--calibration", signals["b"]]
+    assert demur(*fit, "--out", guard) == Ran(0, "")
     made_up.make_study(inputs / "study", WORDS, steps=STEPS, response=8)
     one, two = inputs / "one", inputs / "two"
     runs = [inputs / name / "run" for name in ("left", "right")]
@@ -99,7 +102,7 @@ def every_job(inputs: Path) -> list[Job]:
         made = made_up.write_recording(folder, 12, steps=STEPS, response=8, words=WORDS, seed=seed)
         _anchors(made).save(folder / "anchors.safetensors")
     score = ["guard", "score", guard]
-    fit = ["guard", "fit", signals["a"], "--quantile", 0.9, "--calibration"]
+    fit = ["guard", "fit", signals["a"], "--streaming", 0.2, "--calibration"]
     view = ["view", inputs / "study", "--no-open"]
     limit = {"old": 0.5, "new": 1.5}
     saves = {name: made_up.write_study(inputs / f"saved-{name}", recordings, limit[name]) for name in limit}
@@ -111,8 +114,8 @@ def every_job(inputs: Path) -> list[Job]:
         _job("signal", "s.parquet", ["signal", two, "--anchors", anchors], ["signal", one, "--anchors", anchors]),
         _job("guard fit", "g.safetensors", [*fit, signals["b"]], [*fit, signals["c"]]),
         _job("guard score", "e.parquet", [*score, signals["c"]], [*score, signals["d"]]),
-        _job("view", "v.html", view, [*view, "--show-text"]),
-        _job("compare", "", ["compare", *reversed(runs)], ["compare", *runs], (*pair, *pages), pair),
+        _beside_a_report(_job("view", "viewer.html", view, [*view, "--show-text"])),
+        _drawn_fast(_job("compare", "", ["compare", *reversed(runs)], ["compare", *runs], (*pair, *pages), pair)),
         Job("save a study", partial(_save, saves), tables, tables),
         _hardening(signals["a"], signals["b"]),
     ]  # fmt: skip
@@ -133,6 +136,31 @@ def _job(
         files or (file,),
         together,
     )
+
+
+def _beside_a_report(job: Job) -> Job:
+    """The job in a folder that holds another page of its run, which lists the new one."""
+
+    def run(folder: Path, variant: str) -> Ran:
+        if not (folder / "report.html").exists():
+            write_page(folder / "report.html", f'<meta name="demur-page" content="report">{RUN}{END}')
+        return job.run(folder, variant)
+
+    return replace(job, run=run, files=(*job.files, "report.html"), shared=("report.html",))
+
+
+def _drawn_fast(job: Job) -> Job:
+    """The job with figures that are their data only: drawing writes no file, and takes most of the time."""
+
+    def render(figure: Any, kind: str) -> bytes:
+        return f"<svg>{kind} {figure.table.to_json()}</svg>".encode()
+
+    def run(folder: Path, variant: str) -> Ran:
+        drawn = patch.multiple(comparison_page, render=render, comparison_figure=lambda comparison: comparison)
+        with drawn, patch.object(embedding, "render", render):
+            return job.run(folder, variant)
+
+    return replace(job, run=run)
 
 
 def _anchors(recording: Recording) -> Anchors:

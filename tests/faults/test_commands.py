@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ from demur.errors import InputError
 from demur.files.locking import locked
 from demur.judges.cache import VerdictCache
 
-STEP = max(1, int(os.environ.get("DEMUR_CRASH_STEP", "23")) // 4)
+STEP = int(os.environ.get("DEMUR_CRASH_STEP", "23"))
 Note = Callable[[str, int], None]
-JOBS = ("anchors", "signal", "guard fit", "guard score", "view", "save a study", "save a hardening")
+JOBS = ("anchors", "signal", "guard fit", "guard score", "view", "compare", "save a study", "save a hardening")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,16 @@ def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
+@pytest.fixture(scope="module")
+def benches(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
+    return cache(lambda name: Bench(jobs[name], tmp_path_factory.mktemp("bench")))
+
+
+def step_of(job: Job) -> int:
+    """Every how many operations one is disturbed: more seldom where many files are written."""
+    return STEP if job.together else max(1, STEP // 4)
+
+
 class Bench:
     """One job with what it leaves from old and from new inputs."""
 
@@ -48,9 +59,8 @@ class Bench:
         self.old, self.names = self._whole(self.old_folder, "old")
         self.new, names = self._whole(tmp_path / "new", "new")
         assert self.names == names == set(job.files)
-        assert all(self.old[name] != self.new[name] for name in job.files if name not in job.together)
+        assert all(self.old[name] != self.new[name] for name in job.files if name not in job.together + job.shared)
         assert self.old != self.new
-        self.seen: set[str] = set()
 
     def prepare(self, folder: Path) -> None:
         """The state before: old files, and one of somebody else's."""
@@ -60,13 +70,13 @@ class Bench:
     def run(self, folder: Path) -> Ran:
         return self.job.run(folder, "new")
 
-    def check_old_or_new(self, folder: Path) -> None:
+    def check_old_or_new(self, folder: Path) -> str:
         there = self.job.content(folder)
         for name, content in there.items():
             assert content in (self.old[name], self.new[name]), name
         whole = [all(there[name] == kind[name] for name in self.job.together) for kind in (self.old, self.new)]
         assert any(whole)
-        self.seen |= {"old"} if there == self.old else {"new"} if there == self.new else set()
+        return "old" if there == self.old else "new" if there == self.new else "between"
 
     def check_goes_on(self, folder: Path) -> None:
         assert self.run(folder) == Ran(0, "")
@@ -82,29 +92,29 @@ class Bench:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_a_kill_leaves_the_old_or_the_new(
-    tmp_path: Path, jobs: dict[str, Job], name: str, record_property: Note
+    tmp_path: Path, benches: Callable[[str], Bench], name: str, record_property: Note
 ) -> None:
-    bench = Bench(jobs[name], tmp_path)
+    bench, seen = benches(name), set()
 
     def run(folder: Path) -> None:
         assert bench.run(folder).code == 0
 
     def check(folder: Path) -> None:
-        bench.check_old_or_new(folder)
+        seen.add(bench.check_old_or_new(folder))
         bench.check_goes_on(folder)
 
-    kills = every_crash(tmp_path, bench.prepare, run, check, STEP)
-    assert kills >= 8 // STEP + 1
-    assert "old" in bench.seen
+    kills = every_crash(tmp_path, bench.prepare, run, check, step_of(bench.job))
+    assert kills >= 8 // step_of(bench.job) + 1
+    assert "old" in seen
     record_property("kills", kills)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 @pytest.mark.parametrize("name", JOBS)
 def test_a_fault_of_the_disk_is_one_line(
-    tmp_path: Path, jobs: dict[str, Job], name: str, fault: Fault, record_property: Note
+    tmp_path: Path, benches: Callable[[str], Bench], name: str, fault: Fault, record_property: Note
 ) -> None:
-    bench, place, refused, count = Bench(jobs[name], tmp_path), 0, 0, 0
+    bench, place, refused, count = benches(name), 0, 0, 0
     while True:
         folder = tmp_path / str(place)
         bench.prepare(folder)
@@ -117,15 +127,15 @@ def test_a_fault_of_the_disk_is_one_line(
         bench.check_old_or_new(folder)
         assert ran.code or bench.job.content(folder) == bench.new
         bench.check_goes_on(folder)
-        count, refused, place = count + 1, refused + (ran.code == 2), place + STEP
+        count, refused, place = count + 1, refused + (ran.code == 2), place + step_of(bench.job)
     assert refused
     record_property("faults", count)
     record_property("refused", refused)
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_files_that_may_not_grow_are_one_line(tmp_path: Path, jobs: dict[str, Job], name: str) -> None:
-    bench = Bench(jobs[name], tmp_path)
+def test_files_that_may_not_grow_are_one_line(tmp_path: Path, benches: Callable[[str], Bench], name: str) -> None:
+    bench = benches(name)
     bench.prepare(tmp_path / "at")
     with largest(max(len(content or b"") for content in bench.new.values()) // 2):
         ran = bench.run(tmp_path / "at")

@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +59,16 @@ def test_a_recording_goes_on_after_any_kill(tmp_path: Path, model: Model) -> Non
 
 
 def test_a_replaced_recording_is_the_old_one_or_the_new_one(tmp_path: Path, model: Model) -> None:
+    record(model, OTHERS, steps=STEPS, batch_size=1, out=tmp_path / "old")
+    (tmp_path / "old" / "notes.part").write_text("mine")
+    (tmp_path / "old" / "shards" / "mine.txt").write_text("mine")
+
     def prepare(folder: Path) -> None:
-        record(model, OTHERS, steps=STEPS, batch_size=1, out=folder)
-        (folder / "notes.part").write_text("mine")
-        (folder / "shards" / "mine.txt").write_text("mine")
+        shutil.copytree(tmp_path / "old", folder)
 
     def run(folder: Path) -> object:
         return record(model, PROMPTS, steps=STEPS, batch_size=1, out=folder, resume=False)
 
-    prepare(tmp_path / "old")
     prepare(tmp_path / "whole")
     old = Recording(tmp_path / "old").phi
     run(tmp_path / "whole")

@@ -83,6 +83,22 @@ def write_whole(
         sync_folder(target.parent)
 
 
+def append(path: Path, text: str) -> None:
+    """Add `text` to the end of a file, which is made where there is none, and flush it to the disk.
+
+    Raises `OSError` where the disk refuses; part of the text may be in the file then.
+    """
+    make_folder(path.parent)
+    is_new = not path.exists()
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        if path.is_file():  # a device has no disk below it
+            os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
+
+
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
     """A name in the folder of `path` for a file or folder that is removed when the block ends, if it is there still."""

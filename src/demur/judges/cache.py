@@ -15,6 +15,7 @@ from typing import Any
 
 from demur.errors import InputError
 from demur.files.seals import hash_of, require_allowed
+from demur.files.writing import append
 
 _START = '{"key": "'
 
@@ -30,15 +31,13 @@ class VerdictCache:
             self._read(self.path)
 
     def add(self, verdicts: Mapping[str, bool]) -> None:
-        """Keep verdicts; they are in the file when this returns."""
+        """Keep verdicts; they are on the disk when this returns, where not even a power cut loses them."""
         self.verdicts |= verdicts
         if self.path is None or not verdicts:
             return
         lines = "".join(_line(key, verdict) + "\n" for key, verdict in verdicts.items())
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" * self.torn + lines)
+            append(self.path, "\n" * self.torn + lines)
             self.torn = False
         except OSError as error:
             self.torn = True  # part of a line may be there

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from demur.files.writing import write_whole
+from demur.files.writing import disk_errors, make_folder, write_whole
 from demur.report.parts.labels import short
 
 RUN = '<nav class="run" aria-label="Pages of this run">'
@@ -37,68 +38,100 @@ DEEPEST = 3
 """How far above a part its run's own page may lie, in folders."""
 HEAD = 65_536
 """Characters of a file in which its lists stand."""
+Kinds = dict[Path, str]
+"""What each page is: a key of `NAMES`, by path."""
 
 
 def write_page(path: Path, page: str, also: Iterable[Path] = ()) -> None:
     """Write `page` to `path`, and link it and the other pages of its run with each other.
 
-    also : folders whose pages are listed on this one too.
+    also : folders whose pages are listed on this one too. The page is written once, with its lists in it: a kill
+    leaves the old page or the new one.
     """
+    with disk_errors(path):
+        make_folder(path.parent)
     headings = _contents(page)
-    write_whole(path, _filled(page, CONTENTS, headings) if headings else page)
-    found = _pages(path.parent)
-    more = [other for folder in also for other in _in(folder)]
-    _link(path, list(dict.fromkeys([*found, *more])))
+    page = _filled(page, CONTENTS, headings) if headings else page
+    new = {path.resolve(): _kind_of(page)}
+    found = _pages(path.parent, new)
+    listed = dict(found)
+    for folder in also:
+        listed |= _in(folder, new)
+    write_whole(path, _filled(page, RUN, _list(path, listed)))
     for other in found:
-        if other.resolve() != path.resolve():
+        if other.resolve() not in new:
             _link(other, found)
 
 
-def _pages(folder: Path) -> list[Path]:
-    """The pages of the run to which `folder` belongs, the page of the whole first."""
+def _pages(folder: Path, new: Kinds) -> Kinds:
+    """The pages of the run to which `folder` belongs, the page of the whole first.
+
+    new : the kind of the page that is about to be written, by its path with links followed.
+    """
     home = folder.resolve()
     for root in [home, *home.parents][: DEEPEST + 1]:
-        if _kind(root / "report.html") in WHOLE:
+        if _kind(root / "report.html", new) in WHOLE:
             parts = [part for pattern in WITHIN for part in sorted(root.glob(pattern)) if part.is_dir()]
-            return _in(root) + [page for part in parts for page in _in(part)]
-    return _in(home)
+            found = _in(root, new)
+            for part in parts:
+                found |= _in(part, new)
+            return found
+    return _in(home, new)
 
 
-def _in(folder: Path) -> list[Path]:
-    return [folder / name for name in PLAIN if _kind(folder / name)]
+def _in(folder: Path, new: Kinds) -> Kinds:
+    kinds = {folder / name: _kind(folder / name, new) for name in PLAIN}
+    return {path: kind for path, kind in kinds.items() if kind}
 
 
-def _kind(path: Path) -> str:
-    """What page of demur a file is, empty where it is none."""
+def _kind(path: Path, new: Kinds) -> str:
+    """What page of demur a file is, or will be; empty where it is none, or cannot be read."""
+    if path.resolve() in new:
+        return new[path.resolve()]
     if not path.is_file():
         return ""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        found = re.search(r'<meta name="demur-page" content="(\w+)">', file.read(2000))
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return _kind_of(file.read(2000))
+    except OSError:
+        return ""
+
+
+def _kind_of(page: str) -> str:
+    found = re.search(r'<meta name="demur-page" content="(\w+)">', page[:2000])
     return found.group(1) if found else ""
 
 
-def _link(path: Path, pages: list[Path]) -> None:
-    """Bring the list of `path` up to date; the file is written only where that changes it."""
-    items = [_item(page, path, pages[0].parent) for page in pages]
-    listed = Markup("<ul>{}</ul>").format(Markup("").join(items)) if len(items) > 1 else Markup("")
-    with path.open(encoding="utf-8") as file:
+def _link(path: Path, pages: Kinds) -> None:
+    """Bring the list of `path` up to date; the file is written only where that changes it, and can be read."""
+    whole = None
+    with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8", newline="") as file:
         head = file.read(HEAD)
-        changed = _filled(head, RUN, listed)
+        changed = _filled(head, RUN, _list(path, pages))
         whole = None if changed == head else changed + file.read()
     if whole is not None:
         write_whole(path, whole)
 
 
-def _item(page: Path, seen_from: Path, root: Path) -> Markup:
-    words = _words(page, root)
+def _list(path: Path, pages: Kinds) -> Markup:
+    """The pages as seen from `path`; nothing where there is no other."""
+    if len(pages) < 2:
+        return Markup("")
+    root = next(iter(pages)).parent
+    items = [_item(page, kind, path, root) for page, kind in pages.items()]
+    return Markup("<ul>{}</ul>").format(Markup("").join(items))
+
+
+def _item(page: Path, kind: str, seen_from: Path, root: Path) -> Markup:
+    words = _words(page, kind, root)
     if page.resolve() == seen_from.resolve():
         return Markup('<li><span aria-current="page">{}</span></li>').format(words)
     address = os.path.relpath(page.resolve(), seen_from.resolve().parent).replace(os.sep, "/")
     return Markup('<li><a href="{}">{}</a></li>').format(quote(address), words)
 
 
-def _words(page: Path, root: Path) -> str:
-    name = NAMES.get(_kind(page), "page")
+def _words(page: Path, kind: str, root: Path) -> str:
+    name = NAMES.get(kind, "page")
     parts = [part for part in page.resolve().parent.parts[len(root.resolve().parts) :] if part not in ("models", "own")]
     inside = page.resolve().is_relative_to(root.resolve())
     where = " ".join(parts) if inside else page.resolve().parent.name
