@@ -18,9 +18,15 @@ from demur.errors import InputError
 from demur.models import Layer, Model
 from demur.recording import Recording, record
 from demur.samplers import Sampler
+from demur.samplers.block_diffusion.base import BlockSampler
 
 NAMED: tuple[Layer, ...] = ("first", "quarter", "middle", "last")
 SHARED, UNSHARED = "shared", "unshared"
+
+
+def blockwise(model: Model) -> bool:
+    """Whether a model's own sampler finishes block after block, each with its share of the steps."""
+    return isinstance(model.default_sampler(), BlockSampler)
 
 
 class Bench:
@@ -49,7 +55,7 @@ class Bench:
         """The model's own sampler, with few steps."""
         steps = self.plan.steps
         given: dict[str, Any] = {"pooling": "paper"}
-        if self.model.family == "masked-diffusion":
+        if self.model.family == "masked-diffusion" and not blockwise(self.model):
             given["response_length"] = response_of(steps)
             if self.model.sampler_defaults.get("block_length"):
                 given["block_length"] = response_of(steps)

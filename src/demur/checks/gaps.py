@@ -14,7 +14,7 @@ from demur.checks.bench import Bench
 from demur.checks.clean import clean_pass, logit_gap
 from demur.checks.traces import Gap, Trace
 from demur.models import Model
-from demur.samplers import MaskedDiffusion
+from demur.samplers import BlockDiffusion, MaskedDiffusion
 from demur.samplers.masked_diffusion.confidence import guess
 
 
@@ -22,7 +22,7 @@ def gap_of(bench: Bench) -> Gap:
     """The gap function of a family; with uniform diffusion, whose draws are of the network, no difference is a tie."""
     if bench.model.family == "autoregressive":
         return lambda prompt, one, other, step: _token_gap(bench.model, prompt, one, other, step)
-    if isinstance(bench.sampler, MaskedDiffusion):
+    if isinstance(bench.sampler, MaskedDiffusion | BlockDiffusion):
         sampler = bench.sampler
         return lambda prompt, one, other, step: _canvas_gap(bench.model, sampler, prompt, one, other, step)
     return lambda prompt, one, other, step: float("inf")
@@ -51,9 +51,9 @@ def response_logits(model: Model, logits: torch.Tensor) -> torch.Tensor:
 
 
 def _canvas_gap(
-    model: Model, sampler: MaskedDiffusion, prompt: list[int], one: Trace, other: Trace, step: int
+    model: Model, sampler: MaskedDiffusion | BlockDiffusion, prompt: list[int], one: Trace, other: Trace, step: int
 ) -> float:
-    if sampler.remasking == "random" or sampler.order == "left_to_right" or sampler.temperature > 0:
+    if sampler.remasking in ("random", "sequential") or sampler.order == "left_to_right" or sampler.temperature > 0:
         return float("inf")
     canvas = canvas_before(model, one, step)
     found = clean_pass(model, [*prompt, *canvas], [model.layer_count], kept=len(canvas) + 1)
@@ -64,6 +64,7 @@ def _canvas_gap(
     gap = max((logit_gap(logits[place], tokens[place]) for place in unlike), default=0.0)
     swapped = np.flatnonzero(one.committed[step] != other.committed[step])
     if len(swapped):
-        _, sure = guess(logits[swapped], sampler.remasking, 0.0, None, tempered=False)
+        rule = sampler.remasking if isinstance(sampler, MaskedDiffusion) else "low_confidence"
+        _, sure = guess(logits[swapped], rule, 0.0, None, tempered=False)
         gap = max(gap, float(sure.max() - sure.min()))
     return gap

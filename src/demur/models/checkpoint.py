@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,12 +24,44 @@ from demur.models.weight_files import named, opened, read_headers, weight_files,
 DType = str | torch.dtype
 
 
+class Part(NamedTuple):
+    """A place inside a stacked tensor of the network, for a stored tensor of one expert.
+
+    name : the network's tensor. It is filled at ``[expert, first:last]``.
+    """
+
+    name: str
+    expert: int
+    first: int
+    last: int
+
+
+class Rows(NamedTuple):
+    """Rows of a stored tensor that are one tensor of the network: `name` takes rows `first` to `last`."""
+
+    name: str
+    first: int
+    last: int
+
+
+Target = str | Part | Sequence[Rows] | None
+"""Where a stored tensor goes: one tensor of the network, a part of one, several that it is split into, or nowhere."""
+
+
+class Mode(NamedTuple):
+    """A way in which a checkpoint may be decoded: a sampler's name and the arguments its authors use."""
+
+    sampler: str
+    defaults: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Built:
     """A network that one of the checkpoint formats gave, with what `Model` needs to know of it.
 
     tokenizer_class : transformers' class for the tokenizer files, where the checkpoint names remote code.
-    The other fields are those of `Model`.
+    modes : ways of decoding that the config does not tell apart, by the name that `load` takes as `mode`; the first is
+    taken where none is named, unless `mode_needed` says that it must be named. The other fields are those of `Model`.
     """
 
     network: Any
@@ -39,6 +71,24 @@ class Built:
     logits_shifted: bool = False
     sampler_defaults: dict[str, Any] = field(default_factory=dict)
     tokenizer_class: str = "AutoTokenizer"
+    samplers: tuple[str, ...] = ()
+    modes: Mapping[str, Mode] = field(default_factory=dict)
+    mode_needed: bool = False
+
+
+def in_mode(built: Built, mode: str | None, name: str) -> Built:
+    """What was built, decoded in the way that `mode` names; `InputError` for a mode there is not or that is lacking."""
+    known = " or ".join(f"mode={one!r}" for one in built.modes)
+    if mode is None and built.mode_needed:
+        raise InputError(f"{name}: its config does not tell how it is decoded; say which it is: {known} (--mode)")
+    if mode is None and not built.modes:
+        return built
+    if mode is not None and mode not in built.modes:
+        raise InputError(f"{name}: mode is {mode!r}; " + (f"expected {known}" if known else "this model has one only"))
+    chosen = built.modes[mode or next(iter(built.modes))]
+    others = [one.sampler for one in built.modes.values() if one.sampler != chosen.sampler]
+    samplers = tuple(dict.fromkeys([chosen.sampler, *others]))
+    return replace(built, samplers=samplers, sampler_defaults=dict(chosen.defaults))
 
 
 def unsupported(folder: Path, key: str, value: Any, supported: str) -> InputError:
@@ -70,23 +120,21 @@ def empty(make: Callable[[], Any], folder: Path) -> Any:
 
 
 def fill(
-    network: Any, folder: Path, rename: Callable[[str], str | None], dtype: DType, device: torch.device, *, tied: bool
+    network: Any, folder: Path, rename: Callable[[str], Target], dtype: DType, device: torch.device, *, tied: bool
 ) -> None:
     """Read every tensor of a checkpoint folder into an empty network.
 
-    rename : from a tensor's name in the files to the network's, None where it has no place.
+    rename : from a tensor's name in the files to where it goes, see `Target`.
     dtype : "auto" keeps the files' own. tied : the head shares the embeddings' weights and is not stored.
     Raises `InputError` naming the tensors that are missing, unexpected or of another shape.
     """
-    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if tied:
-        wanted.pop("lm_head.weight")
     files = weight_files(folder)
     tensors = read_headers(folder, files)
     require_fitting_size(network, folder, tensors, quantized=False)
     prefix = wrapper_prefix(list(tensors))
     if prefix:
         warnings.warn(f"{folder}: every tensor's name begins with {prefix!r}, which was taken off", stacklevel=5)
+    filling = _Filling(network, dtype, device, tied=tied)
     unexpected, heads = [], []
     for file in files:
         with opened(file, str(device)) as handle:
@@ -94,17 +142,15 @@ def fill(
                 target = rename(name.removeprefix(prefix))
                 if tied and target == "lm_head.weight":
                     heads.append((name, handle.get_tensor(name)))
-                    continue
-                if target not in wanted or target is None:
+                elif not filling.knows(target):
                     unexpected.append(name)
-                    continue
-                tensor = handle.get_tensor(name)
-                _require_shape(file, name, tensor.shape, wanted.pop(target))
-                _assign(network, target, tensor if dtype == "auto" else tensor.to(dtype))
+                else:
+                    filling.take(file, name, handle.get_tensor(name), target)
     unexpected += [name for name, head in heads if not _is_embeddings(network, head)]
-    if unexpected or wanted:
+    missing = filling.missing()
+    if unexpected or missing:
         raise InputError(
-            f"{folder}: the weights do not fit the config.json: missing {named(list(wanted))}; "
+            f"{folder}: the weights do not fit the config.json: missing {named(missing)}; "
             f"unexpected {named(unexpected)}. Get the checkpoint's files again, all of one revision"
         )
     if tied:
@@ -112,6 +158,66 @@ def fill(
     # The rotary frequencies are no weights: they are in no file, and on the meta device they were never computed.
     for module in [module for module in network.modules() if hasattr(module, "rotary_emb")]:
         module.rotary_emb = type(module.rotary_emb)(config=network.config).to(device)
+
+
+class _Filling:
+    """What of a network has been read. A stacked tensor is made once and its parts are read into it, one by one."""
+
+    def __init__(self, network: Any, dtype: DType, device: torch.device, *, tied: bool) -> None:
+        self.network, self.dtype, self.device = network, dtype, device
+        self.shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        if tied:
+            self.shapes.pop("lm_head.weight")
+        self.left = {name: shape.numel() for name, shape in self.shapes.items()}
+        self.parts: set[Part] = set()
+
+    def knows(self, target: Target) -> bool:
+        """Whether everything that a stored tensor would fill is still empty."""
+        if isinstance(target, Part):
+            return self.left.get(target.name, 0) > 0 and target not in self.parts and self._has(target)
+        names = [target] if isinstance(target, str) else [rows.name for rows in target or ()]
+        return bool(names) and all(name in self.left and self._untouched(name) for name in names)
+
+    def _untouched(self, name: str) -> bool:
+        return bool(self.left[name] == self.shapes[name].numel())
+
+    def _has(self, part: Part) -> bool:
+        return 0 <= part.expert < int(self.shapes[part.name][0])
+
+    def take(self, file: Path, name: str, tensor: torch.Tensor, target: Target) -> None:
+        """Put a stored tensor where it goes; `InputError` where its shape is another."""
+        if isinstance(target, str):
+            _require_shape(file, name, tensor.shape, self.shapes[target])
+            self._assign(target, tensor)
+        elif isinstance(target, Part):
+            self._stack(file, name, tensor, target)
+        else:
+            whole = [sum(rows.last - rows.first for rows in target or ()), *self.shapes[(target or ())[0].name][1:]]
+            _require_shape(file, name, tensor.shape, whole)
+            for rows in target or ():
+                self._assign(rows.name, tensor[rows.first : rows.last])
+
+    def missing(self) -> list[str]:
+        """The tensors of the network that were not read, or not whole."""
+        return [name for name, count in self.left.items() if count]
+
+    def _stack(self, file: Path, name: str, tensor: torch.Tensor, part: Part) -> None:
+        if self._untouched(part.name):
+            whole = torch.empty(self.shapes[part.name], dtype=self._cast(tensor[:0]).dtype, device=self.device)
+            _assign(self.network, part.name, whole)
+        room = self.network.get_parameter(part.name).data[part.expert, part.first : part.last]
+        _require_shape(file, name, tensor.shape, room.shape)
+        room.copy_(tensor)
+        self.parts.add(part)
+        self.left[part.name] -= tensor.numel()
+
+    def _assign(self, name: str, tensor: torch.Tensor) -> None:
+        _require_shape(Path(name), name, tensor.shape, self.shapes[name])
+        _assign(self.network, name, self._cast(tensor))
+        self.left[name] = 0
+
+    def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if isinstance(self.dtype, str) else tensor.to(self.dtype)
 
 
 def _require_shape(file: Path, name: str, found: Sequence[int], expected: Sequence[int]) -> None:
@@ -129,5 +235,9 @@ def _is_embeddings(network: Any, head: torch.Tensor) -> bool:
 
 
 def _assign(network: Any, name: str, tensor: torch.Tensor) -> None:
-    module, _, parameter = name.rpartition(".")
-    setattr(network.get_submodule(module), parameter, torch.nn.Parameter(tensor))
+    module, _, own = name.rpartition(".")
+    place = network.get_submodule(module)
+    if own in place._buffers:
+        place._buffers[own] = tensor.to(place._buffers[own].dtype)  # kept as precise as the network's code asks
+    else:
+        setattr(place, own, torch.nn.Parameter(tensor))

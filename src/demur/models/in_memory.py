@@ -36,6 +36,7 @@ def from_network(
     revision: str | None = None,
     mask_token_id: int | None = None,
     logits_shifted: bool = False,
+    samplers: tuple[str, ...] = (),
     final_norm: str | None = None,
     eos_token_ids: list[int] | None = None,
     sampler_defaults: dict[str, Any] | None = None,
@@ -55,6 +56,7 @@ def from_network(
     family : "autoregressive" by default, which is refused for a network whose config speaks of masks.
     mask_token_id : masked diffusion needs one; by default the config's or the tokenizer's.
     logits_shifted : whether the logits at position i - 1 predict position i.
+    samplers : see `Model`; `("BlockDiffusion",)` for a network that attends within blocks (`make_block_causal`).
     final_norm : dotted name of the final norm, for a network with its own attention: it is called with
         ``input_ids`` and a mask ``[batch, positions]`` and must give logits at every position; its blocks
         are the module list beside the norm. None for transformers' own decoder classes; one of those
@@ -89,6 +91,7 @@ def from_network(
         revision=revision,
         sampler_defaults=sampler_defaults or {},
         logits_shifted=logits_shifted,
+        samplers=samplers,
         final_norm=final_norm,
         content_before=content_before,
     )

@@ -19,7 +19,7 @@ from demur.bundled import bundled_model, is_bundled
 from demur.errors import InputError
 from demur.models.adapter import base_of, is_adapter, merged, without_adapter
 from demur.models.chat import SYSTEM_PROMPT, ChatFormat
-from demur.models.checkpoint import Built
+from demur.models.checkpoint import Built, in_mode
 from demur.models.end_tokens import end_tokens, in_vocabulary, token_ids, vocabulary_size
 from demur.models.families import require_autoregressive
 from demur.models.fingerprint import files_hash, network_stamp
@@ -28,6 +28,7 @@ from demur.models.formats.diffusion_gemma import build_diffusion_gemma
 from demur.models.formats.dream import build_dream
 from demur.models.formats.gguf import build_gguf
 from demur.models.formats.llada import build_llada
+from demur.models.formats.sdar import build_sdar
 from demur.models.hub import hub_folder
 from demur.models.in_memory import from_network, is_network
 from demur.models.json_file import read_json, read_json_if_there
@@ -42,6 +43,7 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], Path, str | torch.dtype, torch.
     "llada": build_llada,
     "Dream": build_dream,
     "diffusion_gemma": build_diffusion_gemma,
+    "sdar": build_sdar,
 }
 """Who builds the network of a diffusion checkpoint, by the `model_type` in its config.json."""
 
@@ -64,6 +66,7 @@ def load(
     gguf_file: str | None = None,
     trust_remote_code: bool = False,
     family: Family | None = None,
+    mode: str | None = None,
     system: str | None = SYSTEM_PROMPT,
     template: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
@@ -83,6 +86,8 @@ def load(
         LLaDA, Dream and DiffusionGemma checkpoints never need it.
     family : by default told by the checkpoint. "autoregressive" loads one that is refused because it looks as if
         it filled masks.
+    mode : how a checkpoint is decoded whose config does not tell: "2.0" or "2.1" for LLaDA-2, which must be said, and
+        "mdlm" (the default) or "bd3lm" for A2D.
     system, template, template_arguments : of the chat format, see `ChatFormat.of`; system=None for no system prompt.
 
     A folder without tokenizer files loads too; then only prompts given as token ids can be used.
@@ -92,7 +97,9 @@ def load(
     chat: dict[str, Any] = {"template": template, "template_arguments": template_arguments}
     if isinstance(name_or_path, torch.nn.Module):
         loading = {"revision": revision, "gguf_file": gguf_file, "trust_remote_code": trust_remote_code}
-        _require_no_loading({**loading, "device": device != "auto" and device, "dtype": dtype != "auto" and dtype})
+        _require_no_loading(
+            {**loading, "mode": mode, "device": device != "auto" and device, "dtype": dtype != "auto" and dtype}
+        )
         return _in_memory(name_or_path, tokenizer, family, ChatFormat.of(tokenizer, system, **chat))
     if tokenizer is not None:
         raise InputError(
@@ -107,6 +114,7 @@ def load(
     built = _built(name, base, _dtype(dtype, place), place, family, trust_remote_code=trust_remote_code)
     if source.gguf_file is None and is_adapter(source.folder):
         built = replace(built, network=merged(built.network, source.folder))
+    built = in_mode(built, mode, name)
     network = built.network.to(place).eval()
     tokenizer = _tokenizer(tokens, built, trust_remote_code=trust_remote_code)
     chat_format = ChatFormat.of(tokenizer, system, **chat)
@@ -118,6 +126,7 @@ def load(
         revision=revision,
         mask_token_id=built.mask_token_id,
         logits_shifted=built.logits_shifted,
+        samplers=built.samplers,
         eos_token_ids=in_vocabulary([*built.eos_token_ids, *end_tokens(network, tokenizer)], vocabulary_size(network)),
         sampler_defaults=built.sampler_defaults,
         chat_format=chat_format,

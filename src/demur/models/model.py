@@ -51,6 +51,7 @@ class Model:
     context_length : most positions the network was built for, prompt and response together; None if unknown.
     sampler_defaults : arguments in which `default_sampler` departs from the sampler's own defaults.
     logits_shifted : masked diffusion only: the logits at position i - 1 predict position i.
+    samplers : names of the samplers that decode it, where it takes others than its family's; the first is its own.
     content_before : gives the content as demur 0.1 told it, empty once the weights have been edited.
     final_norm : dotted name of the module whose output is the last layer's state; None for transformers'
         own classes, where it is the output of the decoder under the language-model head.
@@ -70,6 +71,7 @@ class Model:
     revision: str | None = None
     sampler_defaults: dict[str, Any] = field(default_factory=dict)
     logits_shifted: bool = False
+    samplers: tuple[str, ...] = ()
     final_norm: str | None = None
     content_before: Callable[[], str] | None = field(default=None, repr=False, compare=False)
     forks_before: int = field(default_factory=forks, repr=False, compare=False)
@@ -127,7 +129,7 @@ class Model:
         return self._fingerprint({"content": content}) if content else ""
 
     def _fingerprint(self, content: dict[str, str]) -> str:
-        parts = {
+        parts: dict[str, Any] = {
             **content,
             "dtype": str(self.dtype),
             "chat_format": self.chat_format.to_dict(),
@@ -138,12 +140,14 @@ class Model:
             "logits_shifted": self.logits_shifted,
             "final_norm": self.final_norm,
         }
+        if self.samplers:  # of the same weights, which attend otherwise; others keep the fingerprint they had
+            parts["samplers"] = sorted(self.samplers)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def default_sampler(self, steps: int = 32, **overrides: Any) -> Any:
         """The sampler that the checkpoint's authors would use, with `steps` steps; overrides win."""
         module, _, name = SAMPLER_OF_FAMILY[self.family].partition(":")
-        sampler = getattr(importlib.import_module(module), name)
+        sampler = getattr(importlib.import_module(module), self.samplers[0] if self.samplers else name)
         return sampler(steps=steps, **{**self.sampler_defaults, **overrides})
 
     def encode(self, prompt: str, history: Sequence[Mapping[str, str]] = ()) -> list[int]:

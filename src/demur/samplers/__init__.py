@@ -1,6 +1,7 @@
 """Samplers: what a step is. Each is a generator of `Step` over a batch."""
 
 from demur.samplers.autoregressive import Autoregressive
+from demur.samplers.block_diffusion.sampler import BlockDiffusion
 from demur.samplers.masked_diffusion.sampler import MaskedDiffusion
 from demur.samplers.step import Pooling, Prefill, Sampler, Step, Steps
 from demur.samplers.table import SAMPLERS
@@ -9,6 +10,7 @@ from demur.samplers.uniform_diffusion import UniformDiffusion
 __all__ = [
     "SAMPLERS",
     "Autoregressive",
+    "BlockDiffusion",
     "MaskedDiffusion",
     "Pooling",
     "Prefill",

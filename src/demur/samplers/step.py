@@ -42,6 +42,8 @@ class Step:
     phi : float32 ``[batch, layers, width]``, the pooled state.
     is_committed : bool ``[batch, response]``; tells a committed token from a fill of the same id.
     window : float32 ``[batch, layers, width]``, at a look the mean over the latest tokens alone; else None.
+    idle : bool ``[batch]``, rows for which the step did nothing; None from samplers that do not tell. Dropping these
+        rows leaves the steps that the official sampler of a block diffusion model takes.
     """
 
     index: int
@@ -50,6 +52,7 @@ class Step:
     phi: torch.Tensor
     is_committed: torch.Tensor
     window: torch.Tensor | None = None
+    idle: torch.Tensor | None = None
 
 
 class Sampler(ABC):
@@ -175,6 +178,12 @@ def _by_name(kind: type, arguments: tuple[Any, ...], options: dict[str, Any]) ->
 
 def require_family(model: Model, sampler: Sampler) -> None:
     """Refuse a sampler that decodes models of another family."""
+    name = type(sampler).__name__
+    if model.samplers and model.family == sampler.family and not _is_one_of(sampler, model.samplers):
+        raise InputError(
+            f"{model.name}: is decoded by {' or '.join(model.samplers)}, not by {name}; leave the sampler out to take "
+            f"the model's own"
+        )
     if model.family != sampler.family:
         mend = {
             "autoregressive": "MaskedDiffusion with order='left_to_right' decodes a masked diffusion model so",
@@ -184,6 +193,11 @@ def require_family(model: Model, sampler: Sampler) -> None:
             f"{model.name}: is of the family {model.family} and {type(sampler).__name__} decodes {sampler.family} "
             f"models; leave the sampler out to take the model's own. {mend.get(sampler.family, '')}".rstrip()
         )
+
+
+def _is_one_of(sampler: Sampler, names: Sequence[str]) -> bool:
+    """Whether a sampler's class, or one it is derived from, has one of these names."""
+    return any(kind.__name__ in names for kind in type(sampler).__mro__)
 
 
 def checked_inputs(

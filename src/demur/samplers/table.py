@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from demur.plugins import Registry
 from demur.samplers.autoregressive import Autoregressive
+from demur.samplers.block_diffusion.sampler import BlockDiffusion
 from demur.samplers.masked_diffusion.sampler import MaskedDiffusion
 from demur.samplers.step import Sampler
 from demur.samplers.uniform_diffusion import UniformDiffusion
 
 SAMPLERS: Registry[type[Sampler]] = Registry(
-    "sampler", {one.__name__: one for one in (Autoregressive, MaskedDiffusion, UniformDiffusion)}
+    "sampler", {one.__name__: one for one in (Autoregressive, MaskedDiffusion, BlockDiffusion, UniformDiffusion)}
 )

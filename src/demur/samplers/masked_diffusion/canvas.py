@@ -38,7 +38,7 @@ class Canvas:
         layers: Sequence[int],
         guidance: float = 0.0,
     ) -> None:
-        self.mask_id = _checked_mask(model)
+        self.mask_id = checked_mask(model)
         self.model, self.layers, self.guidance = model, layers, guidance
         response = torch.where(forced == FREE, self.mask_id, forced)
         self.start = input_ids.shape[1]
@@ -126,7 +126,7 @@ class Canvas:
         return [whole.index_copy(0, rows, part) for whole, part in zip(old, new, strict=True)]
 
 
-def _checked_mask(model: Model) -> int:
+def checked_mask(model: Model) -> int:
     mask, vocabulary = model.mask_token_id, int(model.config.vocab_size)
     if mask is None:
         raise InputError(f"{model.name}: has no mask token, which masked diffusion needs; set mask_token_id")

@@ -14,9 +14,10 @@ import torch
 from demur.errors import InputError
 from demur.looks import Looks
 from demur.models import Layer, Model
+from demur.samplers.draws import Draws
 from demur.samplers.masked_diffusion.canvas import Canvas
 from demur.samplers.masked_diffusion.confidence import Remasking, guess
-from demur.samplers.masked_diffusion.schedule import Quota, Schedule, most_confident
+from demur.samplers.masked_diffusion.schedule import Quota, Schedule, latest_of, most_confident
 from demur.samplers.step import (
     Pooling,
     Prefill,
@@ -154,7 +155,7 @@ class MaskedDiffusion(Sampler):
         forced = forced_tokens(prefill, len(ids), self.response_length, ids.device)
         if responses is not None:
             responses = whole_responses(responses, len(ids), self.response_length, ids.device)
-        draws = _Draws(row_generators(ids, mask, self.seed, samples), ids.device)
+        draws = Draws(row_generators(ids, mask, self.seed, samples), ids.device)
         quota = Quota(self.schedule, self.step_count, self.response_length, self.block_length)
         given_up = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         indices = [model.layer_index(layer) for layer in layers]
@@ -191,7 +192,7 @@ class MaskedDiffusion(Sampler):
             if sent is not None:
                 given_up |= sent.to(given_up.device)
 
-    def _guess(self, canvas: Canvas, masked: torch.Tensor, draws: _Draws) -> tuple[torch.Tensor, torch.Tensor]:
+    def _guess(self, canvas: Canvas, masked: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """The whole response as predicted, and the confidence at masked positions, both ``[batch, response]``."""
         predicted = canvas.response.clone()
         confidence = torch.zeros(masked.shape, device=masked.device)
@@ -207,7 +208,7 @@ class MaskedDiffusion(Sampler):
         return predicted, confidence
 
     def _guess_at(
-        self, canvas: Canvas, rows: torch.Tensor, places: torch.Tensor, draws: _Draws
+        self, canvas: Canvas, rows: torch.Tensor, places: torch.Tensor, draws: Draws
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Token and confidence at a few positions; their logits are gone afterwards."""
         logits = canvas.logits(rows, places)
@@ -239,11 +240,7 @@ class MaskedDiffusion(Sampler):
 
         Where no more are pooled at all, all of those. since : the step of each, below 0 where nothing is committed.
         """
-        pooled = self._pooled(since >= 0)
-        order = since * since.shape[1] + torch.arange(since.shape[1], device=since.device)
-        order = order.masked_fill(~pooled, torch.iinfo(order.dtype).min)
-        ranks = order.argsort(dim=1, descending=True).argsort(dim=1)
-        return pooled & (ranks < window)
+        return latest_of(self._pooled(since >= 0), since, window)
 
     def _require_consistent(self) -> None:
         blocks, rest = divmod(self.response_length, self.block_length)
@@ -267,21 +264,3 @@ class MaskedDiffusion(Sampler):
                 f"schedule='dynamic' compares a probability with its threshold, which remasking={self.remasking!r} "
                 f"does not give; take low_confidence or margin"
             )
-
-
-class _Draws:
-    """Uniform draws, a stream a row, made where the model is."""
-
-    def __init__(self, generators: list[torch.Generator], device: torch.device) -> None:
-        self.device = device
-        place = device if device.type == "cuda" else torch.device("cpu")
-        self.generators = [torch.Generator(place).manual_seed(one.initial_seed()) for one in generators]
-
-    def of(self, rows: torch.Tensor, count: int) -> torch.Tensor:
-        """The next `count` numbers of each of `rows`, float64 ``[rows, count]`` in [0, 1).
-
-        A call a row: drawn together, a row's numbers would depend on its neighbours.
-        """
-        streams = [self.generators[row] for row in rows.tolist()]
-        drawn = [torch.rand(count, generator=one, dtype=torch.float64, device=one.device) for one in streams]
-        return torch.stack(drawn).to(self.device)

@@ -24,6 +24,17 @@ def most_confident(confidence: torch.Tensor, places: torch.Tensor, count: torch.
     return places & (ordered.argsort(dim=1) < count.unsqueeze(1))
 
 
+def latest_of(pooled: torch.Tensor, since: torch.Tensor, window: int) -> torch.Tensor:
+    """The `window` of the `pooled` positions committed last, of one step those furthest right, bool like `pooled`.
+
+    since : int64 ``[batch, response]``, the step at which each was committed, below 0 where nothing is.
+    """
+    order = since * since.shape[1] + torch.arange(since.shape[1], device=since.device)
+    order = order.masked_fill(~pooled, torch.iinfo(order.dtype).min)
+    ranks = order.argsort(dim=1, descending=True).argsort(dim=1)
+    return pooled & (ranks < window)
+
+
 class Quota:
     """How many tokens a step of a fixed schedule commits, and among which positions."""
 
