@@ -29,7 +29,7 @@ from demur.studies.hardening import LOOKS, Hardened, Material, fit_hardened, har
 from demur.studies.material import PLAIN, kinds_left
 from demur.studies.study.controls import bundled_controls, fitting, wrapped
 from demur.studies.study.detection import auroc
-from demur.studies.study.run import first_of_each
+from demur.studies.study.prompt_sets import first_of_each
 from machine import RESULTS, write_result
 
 EARLY = 8

@@ -13,7 +13,7 @@ from demur.models import Model, from_network
 from demur.prompts import Prompt
 from demur.recording.arguments import as_model, chosen_sampler, layer_indices
 from demur.samplers import Autoregressive
-from demur.studies.study.run import example_set, require_anchor_prompts
+from demur.studies.study.prompt_sets import example_set, require_anchor_prompts
 
 
 class Network:

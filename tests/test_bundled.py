@@ -13,7 +13,7 @@ from demur.models import Model
 from demur.prompts import Prompt
 from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.studies import PROMPT_SETS
-from demur.studies.study.run import read_sets
+from demur.studies.study.prompt_sets import read_sets
 
 PERSUASIVE = ("role play", "imagined world")
 FAMILIES = {"tiny-ar": "autoregressive", "tiny-diffusion": "masked-diffusion"}

@@ -43,7 +43,7 @@ def make_study(folder: Path, *, refusals: int = 20, seed: int = 0, **sampler: An
     settings["prompts"] = dict.fromkeys(sets, "h")
     none = pd.DataFrame({"rate": [], "group": []})
     rates = pd.DataFrame([{**RECOVERY, "count": 7}, {**RECOVERY, "rate": "RR", "count": N}])
-    study = Study(settings, table, none, signals, signals, np.zeros((2, 4)), rates, *[none] * 6, folder)
+    study = Study(settings, table, none, signals, signals, np.zeros((2, 4)), {"rates": rates}, folder)
     study.save(folder)
     return study
 

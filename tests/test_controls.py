@@ -11,9 +11,11 @@ import toy
 from demur.errors import InputError
 from demur.prompts import Prompt
 from demur.studies import PROMPT_SETS, read_study, run_study
-from demur.studies.study.controls import control_table, correlation_table, spearman, wrapped
+from demur.studies.study.controls import wrapped
 from demur.studies.study.detection import Detector
-from demur.studies.study.run import read_sets
+from demur.studies.study.prompt_sets import read_sets
+from demur.studies.study.tables.controls import control_table
+from demur.studies.study.tables.correlations import correlation_table, spearman
 
 
 def attack(number: int, text: str, name: str = "story") -> Prompt:

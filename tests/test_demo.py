@@ -28,7 +28,7 @@ from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.studies.compare.compare import ALL_HARMFUL
 from demur.studies.demo.run import AR, COMPARED, DIFFUSION, ORDERS, SIZES, Demo, pooled, run_demo, turned_at_first_step
 from demur.studies.demo.walk import Token, Walk, WalkStep, latest_recovery, shown_steps, walk_of
-from demur.studies.study.run import read_sets
+from demur.studies.study.prompt_sets import read_sets
 from test_report import HOSTILE, Page, references_have_their_targets, refers_to_nothing_outside
 
 FEW = {"anchors_harmless": 8, "anchors_harmful": 10, "guard_train_harmless": 16, "guard_calibration_harmless": 20}

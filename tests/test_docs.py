@@ -48,7 +48,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import demur
     from demur.studies import run_study
     from demur.studies.demo.run import write_subsets
-    from demur.studies.study.run import first_of_each, read_sets
+    from demur.studies.study.prompt_sets import first_of_each, read_sets
 
     out = tmp_path_factory.mktemp("shown")
     prompts = write_subsets(out / "prompts", SIZES)

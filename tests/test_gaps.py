@@ -11,7 +11,7 @@ from demur.judges import REFUSAL_DICTIONARY
 from demur.recording import Recording
 from demur.recording import folder as files
 from demur.recording.gaps import GAP, text_with_gaps
-from demur.studies.study.run import text_signals
+from demur.studies.study.derivers import text_signals
 from made_up import MASK, write_recording
 
 WORDS = ["<end>", "<mask>", "i", "surely", "cannot", "wait", "sorry"]

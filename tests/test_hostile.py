@@ -12,7 +12,7 @@ import pytest
 from demur.report import write_comparison, write_report, write_viewer
 from demur.report.parts.labels import visible
 from demur.studies.compare.compare import COLUMNS, Comparison
-from demur.studies.study.controls import CONTROL_COLUMNS
+from demur.studies.study.tables.controls import CONTROL_COLUMNS
 from made_up import HOSTILE as OTHERS
 from made_up import make_hostile_study
 from test_report import HOSTILE, Page, make_study

@@ -12,9 +12,9 @@ from demur.defenses import AnyOf, Blocking
 from demur.models import Model
 from demur.recording import Recording
 from demur.studies.paper import overheads
-from demur.studies.paper.defenses import defense_table
 from demur.studies.paper.overheads import overhead_of, overhead_table
 from demur.studies.paper.subject import Subject
+from demur.studies.paper.tables.defenses import defense_table
 
 PROMPTS = [f"Tell me how to bake bread number {number}." for number in range(5)]
 SETS = ["test_harmless", "test_harmful"]

@@ -16,12 +16,12 @@ from demur.errors import InputError
 from demur.prompts import write_prompts
 from demur.report import write_paper
 from demur.report.paper.page import _digits
-from demur.studies.paper import TITLES, Paper, run_paper
-from demur.studies.paper import defenses as defenses_module
-from demur.studies.paper.infilling import template_shape
+from demur.studies.paper import PAPER_TABLES, Paper, run_paper
 from demur.studies.paper.published import DEFENSES, RATES, of_group, paper_model
 from demur.studies.paper.subject import COLUMNS
-from demur.studies.study.run import first_of_each, read_sets
+from demur.studies.paper.tables import defenses as defenses_module
+from demur.studies.paper.tables.infilling import template_shape
+from demur.studies.study.prompt_sets import first_of_each, read_sets
 
 SIZES = {"anchors_harmless": 16, "anchors_harmful": 16, "guard_train_harmless": 30, "guard_calibration_harmless": 24}
 SIZES |= {"test_harmless": 12, "test_harmful": 8, "test_attacks": 4, "control_wrapped": 2}
@@ -47,7 +47,7 @@ def run(prompts: Path, out: Path, **more: Any) -> Paper:
 
 
 def test_every_table_is_tidy_and_kept(paper: Paper) -> None:
-    assert list(paper.tables) == list(TITLES)
+    assert list(paper.tables) == [kind.name for kind in PAPER_TABLES.in_order()]
     for name, table in paper.tables.items():
         assert list(table.columns) == COLUMNS
         assert not table.duplicated(["model", "group", "measure"]).any()
@@ -149,7 +149,7 @@ def test_a_second_run_generates_and_asks_nothing(paper: Paper, prompts: Path, mo
 
 def test_the_page_shows_every_table_and_refers_to_nothing(paper: Paper, tmp_path: Path) -> None:
     page = write_paper(paper, tmp_path / "report.html").read_text()
-    assert all(title in page for title in TITLES.values())
+    assert all(kind.title in page for kind in PAPER_TABLES.values())
     assert not re.search(r"<script|<link|src=(?!\"data:)|https?://(?!www.w3.org)", page)
     assert "paper 0.920" in page and not re.search(r">[^<]*\bnan\b[^<]*<", page)
     assert page.count("<figure") == 1 + 2 + 2 * 5

@@ -17,11 +17,14 @@ from demur.report.parts import embed as embedding
 from demur.report.parts.labels import visible
 from demur.report.parts.trajectories import bands_figure
 from demur.studies import Study
-from demur.studies.study.controls import control_table, correlation_table
-from demur.studies.study.detection import Detector, detection_table, false_positive_table
-from demur.studies.study.projection import projection_table
-from demur.studies.study.rates import rate_table
-from demur.studies.study.streaming import streaming_table
+from demur.studies.study.detection import Detector
+from demur.studies.study.tables.controls import control_table
+from demur.studies.study.tables.correlations import correlation_table
+from demur.studies.study.tables.detection import detection_table
+from demur.studies.study.tables.false_positives import false_positive_table
+from demur.studies.study.tables.projection import projection_table
+from demur.studies.study.tables.rates import rate_table
+from demur.studies.study.tables.streaming import streaming_table
 
 ATTACKS = {"PAIR": 87, "GCG": 100, "JBC": 100, "random_search": 100}
 REFUSED_SHARE = {"harmless": 0.02, "harmful": 0.6, "PAIR": 0.55, "GCG": 0.5, "JBC": 0.2, "random_search": 0.08}

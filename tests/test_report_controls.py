@@ -18,7 +18,7 @@ from demur.report.study.detectors import (
     wrapped_headline,
 )
 from demur.studies import Study
-from demur.studies.study.controls import CONTROL_COLUMNS
+from demur.studies.study.tables.controls import CONTROL_COLUMNS
 from test_report import Page, make_study
 
 GUARDS = ("SRI Guard", "mean signal", "Direction Guard")

@@ -102,7 +102,8 @@ def _of_file(path: Path) -> ModuleType:
 
 
 def _origin(thing: object) -> str:
-    """The module and name of a function or class."""
+    """The module and name of a function or class, of what is made of one those of that."""
+    thing = getattr(thing, "__wrapped__", thing)
     return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', repr(thing))}"
 
 

@@ -92,7 +92,8 @@ def study(
     from demur.report import save_figures, signal_figure, write_report
     from demur.report.parts.look import render
     from demur.studies import run_study
-    from demur.studies.study.run import LAYERS, example_set, read_sets
+    from demur.studies.study.prompt_sets import example_set, read_sets
+    from demur.studies.study.run import LAYERS
 
     chat = chat_options(system, no_system, template, template_arg)
     read = read_options(column, label, encoding)

@@ -6,7 +6,6 @@ generations are chosen by rule. It shows prompts and answers: those of the bundl
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +177,7 @@ def _detection(study: Study) -> dict[str, Any]:
 
 def _guard_table(study: Study) -> Table:
     """A row an attack: AUROC and share caught, of all its prompts and of those that were answered."""
-    alone = replace(study, detection=study.detection[study.detection["detector"] == GUARD])
+    alone = study.with_tables(detection=study.detection[study.detection["detector"] == GUARD])
     subsets = {"all": "all its prompts", "complied": "answered only"}
     every, answered = (detection_table(alone, subset, "") for subset in subsets)
     rows = [(name, cells + more) for (name, cells), (_, more) in zip(every.rows, answered.rows, strict=True)]

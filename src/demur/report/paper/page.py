@@ -27,15 +27,13 @@ from demur.report.parts.tables import Table
 from demur.report.parts.trajectories import bands_figure
 from demur.report.study.detectors import wrapped_flagged
 from demur.report.study.page import environment, short_name
-from demur.studies.paper import TITLES, Paper
-from demur.studies.paper.defenses import STOPPED
-from demur.studies.paper.generalisation import NOMINAL, SET_FOR
+from demur.studies.paper import PAPER_TABLES, Paper
 from demur.studies.paper.subject import Subject
+from demur.studies.paper.tables.calibration import NOMINAL, SET_FOR
+from demur.studies.paper.tables.defenses import STOPPED
 from demur.studies.study.detectors import MAIN
 
-AREAS = ("table_4_ablation", "cross_dataset")
 DEFENSES = "table_13_defenses"
-OF_DIFFUSION = ("table_1_remasking", "table_2_swap", "table_14_infilling")
 SHOWN = ("none", SRIGuard.__name__, DirectionGuard.__name__)
 """The defenses of the overview."""
 FIGURES = {
@@ -69,8 +67,7 @@ def write_paper(paper: Paper, path: str | Path) -> Path:
             hero=_hero(paper),
             reading=READING,
             overview=overview_table(paper),
-            tables=[(name, TITLES[name], table) for name, table in paper_tables(paper).items()],
-            needs=dict.fromkeys(OF_DIFFUSION, "it takes a masked diffusion model, and none is among these"),
+            tables=[(PAPER_TABLES[name], table) for name, table in paper_tables(paper).items()],
             defenses=_of_each_model(paper.tables[DEFENSES]),
             figures={
                 short_name(one.name): _figures(one, paper.tables["calibration"], f"model-{place}")
@@ -85,7 +82,7 @@ def write_paper(paper: Paper, path: str | Path) -> Path:
 
 def paper_tables(paper: Paper) -> dict[str, Table]:
     """Every table of the protocol by its name: groups down; under every model its measures across."""
-    return {name: _table(rows, name in AREAS) for name, rows in paper.tables.items()}
+    return {name: _table(rows, PAPER_TABLES[name].areas) for name, rows in paper.tables.items()}
 
 
 def _hero(paper: Paper) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from demur.report.study.detectors import (
     streaming_table,
     wrapped_headline,
 )
+from demur.report.study.further import further_tables, missing_words
 from demur.studies.study.results import Study
 
 HEADLINE = (
@@ -129,6 +130,8 @@ def _context(study: Study, show_text: bool) -> dict[str, Any]:
         "threshold": measured((study.settings.get("guard") or {}).get("threshold")),
         "compliance": plain(study.settings.get("compliance", 0.5)),
         "check": check_section(study),
+        "further": further_tables(study, show_text),
+        "missing": missing_words(study),
         "settings": settings_sections(study),
         "show_text": show_text,
     }

@@ -22,9 +22,10 @@ from demur.recording.progress import planned
 from demur.signal import Anchors
 from demur.studies.compare.compare import Comparison, compare_runs
 from demur.studies.compare.runs import ANCHORS
+from demur.studies.study.prompt_sets import first_of_each, read_sets
 from demur.studies.study.rates import pooled_rate
 from demur.studies.study.results import Study
-from demur.studies.study.run import first_of_each, read_sets, run_study
+from demur.studies.study.run import run_study
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,18 +23,13 @@ from demur.guards.calibration import warned_already
 from demur.judges import Judge
 from demur.models import Layer, Model
 from demur.prompts import ReadOptions, write_prompts
-from demur.samplers import Sampler
-from demur.studies.paper.ablation import ablation_table
-from demur.studies.paper.attack_rates import attack_rate_table, internal_recovery_table
-from demur.studies.paper.defenses import defense_table, defenses_of
-from demur.studies.paper.generalisation import calibration_table, cross_dataset_table, leave_one_attack_out_table
-from demur.studies.paper.infilling import infilling_table
-from demur.studies.paper.remasking import remasking_table
+from demur.studies.paper.material import PaperMaterial
 from demur.studies.paper.subject import Subject
-from demur.studies.paper.swap import swap_table
+from demur.studies.paper.tables import PAPER_TABLES
 from demur.studies.study.controls import WRAPPED
+from demur.studies.study.prompt_sets import read_sets
 from demur.studies.study.results import PROMPT_SETS
-from demur.studies.study.run import read_sets, run_study
+from demur.studies.study.run import run_study
 
 LAYERS: tuple[Layer, ...] = ("first", "quarter", "middle", "last")
 LIST = "tables.json"
@@ -42,23 +37,10 @@ LIST = "tables.json"
 ADDED = ("refusal-suppression", "flip-characters-in-sentence")
 """Attacks of the paper that are transforms; made from test_harmful where the prompts hold none of their name."""
 
-TITLES = {
-    "table_1_remasking": "Table 1: harmful texts taken back",
-    "table_2_swap": "Table 2: the same weights, diffusion order against left to right",
-    "table_3_attacks": "Table 3: refusals and attack success by attack",
-    "table_4_ablation": "Table 4: AUROC of the guard on less",
-    "figures_5_6_recovery": "Figures 5 and 6: internal recovery",
-    "table_13_defenses": "Table 13: defenses, what they block and cost",
-    "table_14_infilling": "Table 14: attacks on the canvas",
-    "leave_one_attack_out": "The best detector, chosen without the attack it is measured on",
-    "cross_dataset": "Attacks against other harmless prompts",
-    "calibration": "What limits give against what they were set for",
-}
-
 
 @dataclass(frozen=True)
 class Paper:
-    """The protocol's results: `tables` by the names in `TITLES`, and the subjects they come from."""
+    """The protocol's results: `tables` by the names in `PAPER_TABLES`, and the subjects they come from."""
 
     path: Path
     tables: dict[str, pd.DataFrame]
@@ -94,7 +76,7 @@ def run_paper(
     if len(set(folders.values())) < len(models) or not models:
         raise InputError(f"models {', '.join(models) or 'none'}: give one or more whose names end differently")
     prepared = write_sets(Path(prompts), out / "prompts", limit, read)
-    found: dict[str, list[pd.DataFrame]] = {name: [] for name in TITLES}
+    found: dict[str, list[pd.DataFrame]] = {kind.name: [] for kind in PAPER_TABLES.in_order()}
     subjects = []
     for name, folder in folders.items():
         say(f"{name}")
@@ -112,9 +94,10 @@ def run_paper(
             ordered = replace(run_study(model, prepared, folder / "left-to-right", sampler=left, **common), made=None)
         subject = Subject(name, study, ordered)
         subjects.append(Subject(name, replace(study, made=None), ordered))  # what it was made from is not kept so long
+        material = PaperMaterial(subject, model, sampler, judge, guard_models, say=told, **arguments)
         with warned_already():
-            for title, rows in _tables(subject, model, sampler, guard_models, judge, told, arguments).items():
-                found[title].append(rows)
+            for table, parts in found.items():
+                parts.append(PAPER_TABLES[table].make(material))
     tables = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
     with switched(out / "tables", LIST) as new:
         write_manifest(
@@ -122,36 +105,6 @@ def run_paper(
             {"tables": {name: write_table(new / f"{name}.parquet", table) for name, table in tables.items()}},
         )
     return Paper(out, tables, subjects)
-
-
-def _tables(
-    subject: Subject,
-    model: Model,
-    sampler: Sampler,
-    guard_models: Sequence[str],
-    judge: Judge | None,
-    say: Callable[[str], None],
-    arguments: dict[str, Any],
-) -> dict[str, pd.DataFrame]:
-    """Every table of one model, by the names in `TITLES`."""
-    quantile, seed = arguments["quantile"], arguments["seed"]
-    defenses = defenses_of(subject, model, guard_models)
-    return {
-        "table_1_remasking": remasking_table(subject),
-        "table_2_swap": swap_table(subject, judge),
-        "table_3_attacks": attack_rate_table(subject),
-        "table_4_ablation": ablation_table(subject, quantile=quantile, seed=seed),
-        "figures_5_6_recovery": internal_recovery_table(subject),
-        "table_13_defenses": defense_table(
-            subject, model, sampler, defenses, batch_size=arguments["batch_size"], say=say
-        ),
-        "table_14_infilling": infilling_table(
-            subject, model, sampler, judge=judge, batch_size=arguments["batch_size"], say=say
-        ),
-        "leave_one_attack_out": leave_one_attack_out_table(subject),
-        "cross_dataset": cross_dataset_table(subject),
-        "calibration": calibration_table(subject),
-    }
 
 
 def write_sets(prompts: Path, folder: Path, limit: int | None, read: ReadOptions | None = None) -> Path:

@@ -1,21 +1,15 @@
-"""How well a score tells attacks from harmless prompts.
+"""`auroc`: how well a score tells attacks from harmless prompts; `Detector`: a score a generation, with its limit.
 
-In: one anomaly score a generation and the limit it was calibrated to. Out: a tidy table with a row a
-detector, attack and subset. Attacks are never seen in training or calibration.
+In: scores. Out: an area with its interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from demur.dynamics import Rate, wilson
-
-if TYPE_CHECKING:
-    import pandas as pd
+from demur.dynamics import Rate
 
 ALL_ATTACKS = "all attacks"
 FEWEST = 8
@@ -53,53 +47,6 @@ def auroc(negatives: np.ndarray, positives: np.ndarray) -> Rate:
     error = np.sqrt(_variance(placed) / m + _variance(above / m) / n)
     low, high = _logit_interval(value, error, n, m)
     return Rate(value, low, high, n + m)
-
-
-def detection_table(detectors: list[Detector], generations: pd.DataFrame) -> pd.DataFrame:
-    """AUROC and true-positive rate of every detector for every attack, against the harmless test prompts.
-
-    generations : as in `Study`; rows of the sets test_harmless, test_harmful and test_attacks are used.
-    Subset "complied" leaves only generations in which the dictionary finds no refusal.
-    """
-    import pandas as pd
-
-    harmless = (generations["set"] == "test_harmless").to_numpy()
-    rows = []
-    for detector in detectors:
-        for group, subset, chosen in _positives(generations):
-            positives, negatives = detector.scores[chosen], detector.scores[harmless]
-            area, caught = auroc(negatives, positives), wilson(int((positives > detector.limit).sum()), len(positives))
-            rows.append(
-                {"detector": detector.name, "group": group, "subset": subset}
-                | {"auroc": area.value, "auroc_low": area.low, "auroc_high": area.high}
-                | {"tpr": caught.value, "tpr_low": caught.low, "tpr_high": caught.high}
-                | {"positives": len(positives), "negatives": len(negatives)}
-            )
-    return pd.DataFrame(rows)
-
-
-def false_positive_table(detectors: list[Detector], generations: pd.DataFrame) -> pd.DataFrame:
-    """Share of the harmless test prompts that every detector flags."""
-    import pandas as pd
-
-    harmless = (generations["set"] == "test_harmless").to_numpy()
-    rows: list[dict[str, Any]] = []
-    for detector in detectors:
-        rate = wilson(int((detector.scores[harmless] > detector.limit).sum()), int(harmless.sum()))
-        rows.append({"detector": detector.name, "group": "test_harmless", **vars(rate)})
-    return pd.DataFrame(rows)
-
-
-def _positives(generations: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
-    attacked = (generations["set"] == "test_attacks").to_numpy()
-    plain = (generations["set"] == "test_harmful").to_numpy()
-    complied = ~generations["refused"].fillna(value=False).to_numpy(dtype=bool)
-    attacks = list(dict.fromkeys(generations.loc[attacked, "group"]))
-    groups = [(name, attacked & (generations["group"] == name).to_numpy()) for name in attacks]
-    groups += [(ALL_ATTACKS, attacked)] if attacks else []
-    for name, chosen in [*groups, ("harmful", plain)]:
-        yield name, "all", chosen
-        yield name, "complied", chosen & complied
 
 
 def _variance(values: np.ndarray) -> float:

@@ -1,38 +1,16 @@
-"""Refusal and internal recovery rates of every group, with their counts and intervals.
+"""The rates of several groups as one.
 
-In: the generations of a study and their signals. Out: one tidy table. The attack success rate is not here:
-it needs a judge of harm, and a refusal dictionary is none.
+In: rows of rates with their counts. Out: one `Rate`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from demur.dynamics import FIELDS, Rate, internal_recovery_rates_by, rates_by, wilson
+from demur.dynamics import Rate, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def rate_table(generations: pd.DataFrame, signals: np.ndarray, compliance: float = 0.5) -> pd.DataFrame:
-    """RR, RR with the guard's flags counted as refusals, and IRR, for every group of the test sets.
-
-    Columns rate, group, threshold (lambda_r, for IRR), value, low, high, count, hits.
-    """
-    import pandas as pd
-
-    tested = generations["set"].str.startswith("test_").to_numpy(dtype=bool)
-    members = generations[tested]
-    members = members.assign(stopped=members["refused"] | members["flagged"])
-    recovery = internal_recovery_rates_by(signals[tested], members, "group", compliance=compliance)
-    found = [
-        rates_by(members, "refused", "group").assign(rate="RR"),
-        rates_by(members, "stopped", "group").assign(rate="RR with guard"),
-        recovery.rename(columns={"refusal": "threshold"}).assign(rate="IRR"),
-    ]
-    return pd.concat(found, ignore_index=True)[["rate", "group", "threshold", *FIELDS]]
 
 
 def pooled_rate(rows: pd.DataFrame) -> Rate:

@@ -1,12 +1,13 @@
 """`Study`: the results of a study, as tidy tables in a folder.
 
-In: the tables that the other modules here compute. Out: Parquet files, one JSON of settings, and the same
+In: what `analyse` computes. Out: Parquet files, one JSON of settings, and the same
 read back. Nothing is computed here, and nothing drawn.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from demur.files.seals import allow_unverified as allowing
 from demur.files.staging import found, switched
 from demur.files.tables import read_table, write_table
 from demur.notebook import facts, sampler_words, table
+from demur.studies.study.tables import STUDY_TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,10 +38,11 @@ PROMPT_SETS = (
 """The prompt files of a study, by name without ending; `test_attacks` may be missing."""
 
 SETTINGS = "study.json"
-SIGNALS = "signals.parquet"
+CORE = ("generations", "scores", "signals")
+"""The tables that every study has."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, init=False, eq=False)
 class Study:
     """The results of one model under one sampler.
 
@@ -51,16 +54,18 @@ class Study:
     signals, text_signals : float32 ``[generations, steps]``, in the row order of `generations`.
     references : float32 ``[2, steps]``: mean signal of the harmless prompts that were answered and of the
         harmful ones that were refused, among the anchor prompts.
-    rates : rate, group, threshold, value, low, high, count. `rate` is RR, "RR with guard" or IRR, and with the
+    tables : every table of `STUDY_TABLES` by name, each also an attribute; a table that the folder of the study lacks
+        is one without rows there. demur's own:
+        rates : rate, group, threshold, value, low, high, count. `rate` is RR, "RR with guard" or IRR, and with the
         judge's name behind it HRR, FRR (samplers that revise) or ASR (judges of harm); `threshold` is lambda_r
         for IRR, else missing.
-    detection : detector, group, subset ("all" or "complied"), auroc, auroc_low, auroc_high, tpr, tpr_low,
+        detection : detector, group, subset ("all" or "complied"), auroc, auroc_low, auroc_high, tpr, tpr_low,
         tpr_high, positives, negatives; attacks against the harmless test prompts.
-    false_positives : detector, group, value, low, high, count; harmless prompts that are flagged.
-    controls : as `false_positives` for every control set, and attacks against it; see `control_table`.
-    correlations : detector, length, value, low, high, count; of the scores of harmless prompts with lengths.
-    streaming : detector, group, alpha, value, low, high, count (share stopped on the way), median_step, median_saved.
-    projection : place (row of `generations`), kind ("harmless", "refused", "complied under attack"), x, y.
+        false_positives : detector, group, value, low, high, count; harmless prompts that are flagged.
+        controls : as `false_positives` for every control set, and attacks against it; see `control_table`.
+        correlations : detector, length, value, low, high, count; of the scores of harmless prompts with lengths.
+        streaming : detector, group, alpha, value, low, high, count (share stopped), median_step, median_saved.
+        projection : place (row of `generations`), kind ("harmless", "refused", "complied under attack"), x, y.
     made : the recordings, anchors and guards, where this process has just made them; else None.
     """
 
@@ -70,15 +75,44 @@ class Study:
     signals: np.ndarray
     text_signals: np.ndarray
     references: np.ndarray
-    rates: pd.DataFrame
-    detection: pd.DataFrame
-    false_positives: pd.DataFrame
-    controls: pd.DataFrame
-    correlations: pd.DataFrame
-    streaming: pd.DataFrame
-    projection: pd.DataFrame
-    path: Path = field(default=Path())
-    made: Made | None = field(default=None, repr=False, compare=False)
+    tables: Mapping[str, pd.DataFrame]
+    path: Path
+    made: Made | None
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        generations: pd.DataFrame,
+        scores: pd.DataFrame,
+        signals: np.ndarray,
+        text_signals: np.ndarray,
+        references: np.ndarray,
+        tables: Mapping[str, pd.DataFrame] | None = None,
+        path: Path = Path(),
+        made: Made | None = None,
+        **more: pd.DataFrame,
+    ) -> None:
+        """`more` are tables by name, in place of those in `tables`."""
+        values = {name: value for name, value in locals().items() if name not in ("self", "more")}
+        for name, value in {**values, "tables": {**(tables or {}), **more}}.items():
+            object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        tables = vars(self).get("tables", {})
+        if name in tables:
+            return tables[name]
+        if name in STUDY_TABLES:
+            return STUDY_TABLES[name].empty()
+        raise AttributeError(f"a Study has no table or attribute {name!r}")
+
+    @property
+    def missing(self) -> list[str]:
+        """The tables that this study lacks, as one of an earlier version does."""
+        return [name for name in STUDY_TABLES if name not in self.tables]
+
+    def with_tables(self, **tables: pd.DataFrame) -> Study:
+        """This study with these tables, by name, in place of its own or added."""
+        return replace(self, tables={**self.tables, **tables})
 
     def __repr__(self) -> str:
         model, count = self.settings.get("model"), len(self.generations)
@@ -107,14 +141,11 @@ class Study:
             kind: list(values) for kind, values in (("signal", self.signals), ("text_signal", self.text_signals))
         }
         signals = pd.DataFrame({"set": self.generations["set"], "id": self.generations["id"], **columns})
-        tables = {f"{name}.parquet": getattr(self, name) for name in _TABLES} | {SIGNALS: signals}
+        tables = {"generations": self.generations, "scores": self.scores, **self.tables, "signals": signals}
         references = self.references.astype(float).round(6).tolist()
         with switched(Path(folder), SETTINGS) as new:
-            hashes = {name: write_table(new / name, table) for name, table in tables.items()}
+            hashes = {f"{name}.parquet": write_table(new / f"{name}.parquet", one) for name, one in tables.items()}
             write_manifest(new / SETTINGS, {**self.settings, "references": references, "tables": hashes})
-
-
-_TABLES = tuple(f.name for f in fields(Study) if f.type == "pd.DataFrame")
 
 
 def is_study(folder: Path) -> bool:
@@ -139,12 +170,13 @@ def read_study(folder: str | Path, *, allow_unverified: bool = False) -> Study:
         both = [np.stack(list(signals[name])).astype(np.float32) for name in ("signal", "text_signal")]
         study = Study(
             settings=settings,
+            generations=tables.pop("generations"),
+            scores=tables.pop("scores"),
             signals=both[0],
             text_signals=both[1],
             references=references,
+            tables=tables,
             path=folder,
-            made=None,
-            **tables,
         )
         _require_sound(study)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -153,16 +185,15 @@ def read_study(folder: str | Path, *, allow_unverified: bool = False) -> Study:
 
 
 def _read_tables(folder: Path, hashes: Any) -> dict[str, pd.DataFrame]:
+    """The tables that the settings name, of plugins too; of settings without hashes those that are there."""
+    known = hashes if isinstance(hashes, dict) else {}
+    named = [Path(file).stem for file in known] or [n for n in STUDY_TABLES if found(folder, f"{n}.parquet").is_file()]
     tables = {}
-    for name in (*_TABLES, "signals"):
+    for name in dict.fromkeys([*CORE, *named]):
         file = f"{name}.parquet"
         if not found(folder, file).is_file():
-            raise InputError(
-                f"{folder}: lacks {file}, as studies of earlier versions do; "
-                f"run its `demur study` again, which generates little"
-            )
-        expected = hashes.get(file) if isinstance(hashes, dict) else None
-        tables[name] = read_table(found(folder, file), expected=expected).table
+            raise InputError(f"{folder}: lacks {file}; run its `demur study` again, which generates little")
+        tables[name] = read_table(found(folder, file), expected=known.get(file)).table
     return tables
 
 

@@ -13,11 +13,18 @@ import numpy as np
 
 from demur.dynamics import FIELDS, wilson
 from demur.studies.study.detection import ALL_ATTACKS
+from demur.studies.study.material import STUDY_TABLES, Material
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["detector", "group", "alpha", *FIELDS, "median_step", "median_saved"]
+
+
+@STUDY_TABLES.table("streaming", columns=COLUMNS, title="Generations stopped on the way")
+def streaming(material: Material) -> pd.DataFrame:
+    """The study's streaming guards."""
+    return streaming_table(material.stops, material.generations, material.steps)
 
 
 def streaming_table(

@@ -11,13 +11,27 @@ import numpy as np
 import pandas as pd
 
 from demur.dynamics import Rate
+from demur.studies.paper.material import OF_ATTACKS, PAPER_TABLES, PaperMaterial
 from demur.studies.paper.published import ABLATION
-from demur.studies.paper.subject import TEXT_INPUT, Row, Subject
+from demur.studies.paper.subject import COLUMNS, TEXT_INPUT, Row, Subject
 from demur.studies.study.detection import auroc
 from demur.studies.study.detectors import fit_guard
 
 Signals = Mapping[str, np.ndarray]
 MEAN = "mean over attacks"
+
+
+@PAPER_TABLES.table(
+    "table_4_ablation",
+    columns=COLUMNS,
+    title="Table 4: AUROC of the guard on less",
+    needs=OF_ATTACKS,
+    place=4,
+    areas=True,
+)
+def ablation(material: PaperMaterial) -> pd.DataFrame:
+    """Table 4 of a model."""
+    return ablation_table(material.subject, quantile=material.quantile, seed=material.seed)
 
 
 def ablation_table(subject: Subject, *, quantile: float = 0.99, seed: int = 0) -> pd.DataFrame:

@@ -7,9 +7,22 @@ from __future__ import annotations
 
 import pandas as pd
 
+from demur.studies.paper.material import OF_DIFFUSION, PAPER_TABLES, PaperMaterial
 from demur.studies.paper.published import RECOVERY, paper_model
-from demur.studies.paper.subject import Row, Subject
+from demur.studies.paper.subject import COLUMNS, Row, Subject
 from demur.studies.study.rates import pooled_rate
+
+
+@PAPER_TABLES.table(
+    "table_1_remasking",
+    columns=COLUMNS,
+    title="Table 1: harmful texts taken back",
+    needs=OF_DIFFUSION,
+    place=1,
+)
+def remasking(material: PaperMaterial) -> pd.DataFrame:
+    """Table 1 of a model."""
+    return remasking_table(material.subject)
 
 
 def remasking_table(subject: Subject) -> pd.DataFrame:

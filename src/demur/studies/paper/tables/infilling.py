@@ -19,13 +19,33 @@ from demur.prompts import Prompt
 from demur.recording import record
 from demur.recording.forcing import forced_of
 from demur.samplers import Sampler
+from demur.studies.paper.material import OF_DIFFUSION, PAPER_TABLES, PaperMaterial
 from demur.studies.paper.published import INFILLING, paper_model
-from demur.studies.paper.subject import Row, Subject
+from demur.studies.paper.subject import COLUMNS, Row, Subject
 from demur.studies.study.recovery import success_table
 
 ATTACKS = {"dija": (dija, STEPS), "pad": (pad, len(CONNECTORS))}
 """The attacks with the steps of their templates, all of them where the response has room."""
 GAPS = range(GAP, 3, -1)
+
+
+@PAPER_TABLES.table(
+    "table_14_infilling",
+    columns=COLUMNS,
+    title="Table 14: attacks on the canvas",
+    needs=OF_DIFFUSION,
+    place=14,
+)
+def infilling(material: PaperMaterial) -> pd.DataFrame:
+    """Table 14 of a model."""
+    return infilling_table(
+        material.subject,
+        material.model,
+        material.sampler,
+        judge=material.judge,
+        batch_size=material.batch_size,
+        say=material.say,
+    )
 
 
 def infilling_table(

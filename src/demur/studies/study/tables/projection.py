@@ -10,10 +10,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from demur.studies.study.material import STUDY_TABLES, Material
+
 if TYPE_CHECKING:
     import pandas as pd
 
 KINDS = ("harmless", "refused", "complied under attack")
+
+
+@STUDY_TABLES.table(
+    "projection",
+    columns=("place", "kind", "x", "y"),
+    title="Signals in two dimensions",
+    needs="harmless, refused and complied generations, two of each",
+)
+def projection(material: Material) -> pd.DataFrame:
+    """The signals of the study's test generations."""
+    return projection_table(material.signals, material.generations)
 
 
 def projection_table(signals: np.ndarray, generations: pd.DataFrame) -> pd.DataFrame:

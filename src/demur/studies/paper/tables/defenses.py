@@ -23,15 +23,30 @@ from demur.guards.base import Guard
 from demur.models import Model
 from demur.recording import Recording
 from demur.samplers import Sampler
+from demur.studies.paper.material import OF_ATTACKS, PAPER_TABLES, PaperMaterial
 from demur.studies.paper.overheads import overhead_of, overhead_table
 from demur.studies.paper.published import DEFENSES, paper_model
-from demur.studies.paper.subject import Row, Subject
+from demur.studies.paper.subject import COLUMNS, Row, Subject
 from demur.studies.study.detectors import CALIBRATION, DIRECTION, SRI, STREAMING, STREAMING_DIRECTION
 
 STOPPED = "{}, refused or blocked"
 """The measure of what is refused or blocked of a group."""
 TESTED = ("test_harmless", "test_harmful", "test_attacks")
 GROUPS = {"harmless": "test_harmless", "harmful": "test_harmful", "all attacks": "test_attacks"}
+
+
+@PAPER_TABLES.table(
+    "table_13_defenses",
+    columns=COLUMNS,
+    title="Table 13: defenses, what they block and cost",
+    needs=OF_ATTACKS,
+    place=13,
+)
+def defenses(material: PaperMaterial) -> pd.DataFrame:
+    """Table 13 of a model."""
+    subject, model = material.subject, material.model
+    chosen = defenses_of(subject, model, material.guard_models)
+    return defense_table(subject, model, material.sampler, chosen, batch_size=material.batch_size, say=material.say)
 
 
 def defenses_of(subject: Subject, model: Model, guard_models: Sequence[str] = ()) -> list[Defense]:

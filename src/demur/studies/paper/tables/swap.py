@@ -12,8 +12,21 @@ import pandas as pd
 from demur.dynamics import Rate
 from demur.judges import Judge
 from demur.studies.compare.compare import compare_runs
+from demur.studies.paper.material import OF_DIFFUSION, PAPER_TABLES, PaperMaterial
 from demur.studies.paper.published import SWAP, of_group
-from demur.studies.paper.subject import Subject
+from demur.studies.paper.subject import COLUMNS, Subject
+
+
+@PAPER_TABLES.table(
+    "table_2_swap",
+    columns=COLUMNS,
+    title="Table 2: the same weights, diffusion order against left to right",
+    needs=OF_DIFFUSION,
+    place=2,
+)
+def swap(material: PaperMaterial) -> pd.DataFrame:
+    """Table 2 of a model."""
+    return swap_table(material.subject, material.judge)
 
 
 def swap_table(subject: Subject, judge: Judge | None = None) -> pd.DataFrame:
