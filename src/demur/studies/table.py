@@ -6,7 +6,7 @@ What a table is made from is the argument of its function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
@@ -54,7 +54,7 @@ class TableKind(Generic[M]):
 class Tables(Registry[TableKind[M]]):
     """All tables of one kind of results, by name; `taken` are names that no table may have."""
 
-    def __init__(self, what: str, taken: Sequence[str] = ()) -> None:
+    def __init__(self, what: str, taken: Collection[str] = ()) -> None:
         super().__init__(what)
         self.taken = frozenset(taken)
 

@@ -48,8 +48,10 @@ class Material:
         return int(self.signals.shape[1])
 
 
-TAKEN = ("settings", "generations", "scores", "signals", "text_signals", "references", "tables", "path", "made")
-TAKEN += ("steps", "missing", "save")
+TAKEN = frozenset(
+    {"settings", "generations", "scores", "signals", "text_signals", "references", "tables", "path", "made"}
+    | {"steps", "missing", "save", "with_tables"}
+)
 """What a `Study` itself holds under these names."""
 
 STUDY_TABLES: Tables[Material] = Tables("table of a study", TAKEN)

@@ -98,7 +98,7 @@ class Study:
             object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> pd.DataFrame:
-        tables = vars(self).get("tables", {})
+        tables: Mapping[str, pd.DataFrame] = vars(self).get("tables", {})
         if name in tables:
             return tables[name]
         if name in STUDY_TABLES:
