@@ -18,6 +18,7 @@ from demur.files.staging import settle as move
 from demur.files.tables import read_table
 from demur.files.writing import disk_errors, is_leftover, make_folder, parse_json, read_whole, remove_leftovers
 from demur.recording import folder as files
+from demur.recording.compaction import remove_replaced
 from demur.recording.proof import made_from, prove
 from demur.recording.same import another, differing, is_older, require_same_inputs, warn_of_versions
 
@@ -77,6 +78,7 @@ def done_rows(root: Path, manifest: Mapping[str, Any]) -> tuple[set[int], bool]:
             return set(range(count)), True
         if is_older(there, manifest):  # what would be recorded anew must not be mixed with it
             raise another(root, there, ["versions, and is damaged"])
+    remove_replaced(root)
     done: dict[int, int] = {}
     for number in files.shard_numbers(root):
         path = root / files.SHARDS / f"{number:06d}.parquet"

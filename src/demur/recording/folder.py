@@ -1,9 +1,10 @@
 """The folder of a recording on disk.
 
 `manifest.json` says what is recorded and from what; `shards/NNNNNN.safetensors` with `shards/NNNNNN.parquet`
-hold one batch each, the arrays and the table; `table.parquet` is the whole table with the hashes of all shards, written
-when all prompts are done; `tokenizer/` turns token ids back into text. A shard counts from the moment its table is
-renamed into place, which happens last, so a process killed at any moment leaves whole shards only.
+hold a batch or several joined ones (see `compaction`), the arrays and the table; `table.parquet` is the whole table
+with the hashes of all shards, written when all prompts are done; `tokenizer/` turns token ids back into text. A shard
+counts from the moment its table is renamed into place, which happens last, so a process killed at any moment leaves
+whole shards only.
 """
 
 from __future__ import annotations
@@ -78,15 +79,17 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     manifests.write_manifest(folder / MANIFEST, dict(sorted({"format": FORMAT, **manifest}.items())))
 
 
-def write_shard(folder: Path, number: int, arrays: Arrays, table: pd.DataFrame, key: str = "") -> None:
-    """Write one batch: the arrays first, then the table, whose arrival makes the shard count.
+def write_shard(
+    folder: Path, number: int, arrays: Arrays, table: pd.DataFrame, key: str = "", more: Mapping[str, str] | None = None
+) -> None:
+    """Write one shard: the arrays first, then the table, whose arrival makes the shard count.
 
-    key : of the recording, so that shards of two recordings are never mixed.
+    key : of the recording, so that shards of two recordings are never mixed. more : further marks of the table.
     """
     path = folder / SHARDS / f"{number:06d}"
     content = save_arrays(arrays)
     write_whole(path.with_suffix(".safetensors"), content, sweep=False)
-    marks = {"arrays_bytes": str(len(content)), "arrays_hash": hash_of(content), _KEY: key}
+    marks = {"arrays_bytes": str(len(content)), "arrays_hash": hash_of(content), _KEY: key, **(more or {})}
     write_parquet(path.with_suffix(".parquet"), table, marks, sweep=False)
 
 

@@ -92,7 +92,7 @@ def encode(
             forced = whole_response(model, responses[row], sampler, where)
         arrays = np.asarray(ids, dtype=np.int32), np.asarray(forced, dtype=np.int32)
         encoded.append(Encoded(row, *arrays, whole=responses is not None))
-    samples = occurrences([(tuple(one.ids.tolist()), tuple(one.forced.tolist())) for one in encoded])
+    samples = occurrences((one.ids.tobytes(), one.forced.tobytes()) for one in encoded)
     return [replace(one, sample=sample) for one, sample in zip(encoded, samples, strict=True)]
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from demur.recording import folder as files
 from demur.recording.begin import begin, done_rows, replace, require_free
+from demur.recording.compaction import Compaction
 
 
 class Kept(NamedTuple):
@@ -45,12 +46,11 @@ def keep_all(
         done, is_proven = done_rows(root, manifest)
         if not is_proven:
             save_tokenizer(root)
-        key = files.read_manifest(root)["key"]
-        number = max(files.shard_numbers(root), default=-1) + 1
-        for arrays, table in source(done):
-            files.write_shard(root, number, arrays, table.assign(shard=number), key)
-            number += 1
+        compaction = Compaction(root, files.read_manifest(root)["key"])
+        for arrays, table in source(done):  # which gives nothing where all is there
+            compaction.write(arrays, table)
         if not is_proven:
+            compaction.finish()
             _finish(root)
         if root != folder:
             replace(folder, root)
@@ -58,8 +58,12 @@ def keep_all(
 
 def _finish(folder: Path) -> None:
     manifest = files.read_manifest(folder)
-    shards = {number: files.read_shard(folder, number) for number in files.shard_numbers(folder)}
-    table = pd.concat([shard.table for shard in shards.values()]).sort_values("row", ignore_index=True)
-    marks = {number: files.mark_of(shard) for number, shard in shards.items()}
-    files.write_table(folder, table, marks, manifest["key"])
+    tables, marks = [], {}
+    for number in files.shard_numbers(folder):
+        shard = files.read_shard(folder, number)
+        tables.append(shard.table)
+        marks[number] = files.mark_of(shard)
+    table = pd.concat(tables)
+    tables.clear()
+    files.write_table(folder, table.sort_values("row", ignore_index=True), marks, manifest["key"])
     files.write_manifest(folder, {**manifest, "tokenizer": files.tokenizer_hashes(folder), "complete": True})

@@ -21,6 +21,7 @@ from demur.looks import WINDOW, Looks
 from demur.notebook import facts, sampler_words
 from demur.provenance import Provenance
 from demur.recording import folder as files
+from demur.recording.compaction import counting
 from demur.recording.gaps import text_with_gaps
 from demur.recording.looked import both_means, looks_made
 from demur.recording.proof import made_from, prove, require_belonging
@@ -67,7 +68,7 @@ class Recording:
             self.manifest = files.read_manifest(self.path)
             self.provenance = made_from(self.path, self.manifest)
             if not self.manifest["complete"]:
-                done = sum(len(files.read_shard_table(self.path, n)) for n in files.shard_numbers(self.path))
+                done = sum(len(files.read_shard_table(self.path, n)) for n in counting(self.path))
                 raise InputError(
                     f"{self.path}: holds {done} of {self.provenance.count} prompts; "
                     f"run the command that began it once more, and it goes on from there"
@@ -261,10 +262,16 @@ class Recording:
     def _shard(self, number: int) -> files.Arrays:
         """The arrays of a shard, held against its hash and the rows that the table gives it."""
         arrays = files.read_shard_arrays(self.path, number, self._marks[number])
-        rows = self._whole_table.loc[self._whole_table["shard"] == number, "row"].to_numpy()
+        rows = np.asarray(self._rows_of[number])
         path = self.path / files.SHARDS / f"{number:06d}.safetensors"
         require_belonging(path, arrays, rows, self.steps, len(self.layers), len(self.looks) if self.looks else None)
         return arrays
+
+    @cached_property
+    def _rows_of(self) -> dict[int, np.ndarray]:
+        """The rows of every shard, by its number."""
+        found: dict[int, np.ndarray] = self._whole_table.groupby("shard").indices
+        return found
 
     def _gather(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         whole, is_filled = np.zeros(0), np.zeros(len(self), dtype=bool)
