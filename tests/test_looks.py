@@ -17,14 +17,14 @@ FIXTURES = Path(__file__).parent / "fixtures"
 PROMPTS = [{"token_ids": ids} for ids in ([5, 9, 20], [7], [11, 30, 12, 8, 40], [3, 3, 19, 21])]
 
 
-def tiny() -> Model:
-    """A Llama of two layers that can go on for 4,096 tokens and has no end-of-sequence."""
+def tiny(layers: int = 2) -> Model:
+    """A Llama of few layers that can go on for 4,096 tokens and has no end-of-sequence."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=4096,

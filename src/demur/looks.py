@@ -33,20 +33,26 @@ def look_steps(steps: int, *, prompt: bool = True) -> tuple[int, ...]:
 class Looks:
     """The steps that are looks, ascending, and the window of the second mean.
 
-    At each look there are two means of states: of all tokens so far, and of the latest `window` of them.
+    At each look there are two means of states: of all tokens so far, and of the latest `window` of them; without a
+    window the first alone.
     """
 
     steps: tuple[int, ...]
-    window: int = WINDOW
+    window: int | None = WINDOW
 
     def __post_init__(self) -> None:
         if not self.steps or self.steps[0] < 0 or any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False)):
             raise InputError(f"looks are at the steps {list(self.steps)}; expected ascending steps from 0 on")
-        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
+        if self.window is not None and (type(self.window) is not int or self.window < 1):
             raise InputError(f"window is {self.window!r}; it must be a whole number of at least 1")
 
+    @property
+    def means(self) -> int:
+        """How many means there are at a look."""
+        return 1 if self.window is None else 2
+
     @classmethod
-    def of(cls, steps: int, window: int = WINDOW, *, prompt: bool = True) -> Looks:
+    def of(cls, steps: int, window: int | None = WINDOW, *, prompt: bool = True) -> Looks:
         """The looks of a generation of `steps` steps, see `look_steps`."""
         return cls(look_steps(steps, prompt=prompt), window)
 

@@ -102,7 +102,10 @@ class Provenance:
         if layers and self.layers != other.layers:
             found.append(f"layers {list(self.layers)} against {list(other.layers)}")
         if self.anchors and other.anchors and self.anchors != other.anchors:
-            found.append(f"anchors {self.anchors[:12]} against {other.anchors[:12]}")
+            mine, theirs = (
+                one if " " in one else one[:12] for one in (self.anchors, other.anchors)
+            )  # words, or a hash
+            found.append(f"anchors {mine} against {theirs}")
         return found
 
 

@@ -23,6 +23,7 @@ from demur.files.arrays import read_arrays, write_arrays
 from demur.guards.calibration import false_positive_interval, require_enough
 from demur.guards.inputs import require_arrays, require_no_second_signals, require_share
 from demur.guards.validity import require_threshold
+from demur.looks import Looks
 from demur.plugins import Registry
 from demur.provenance import Provenance, require_comparable
 from demur.sharing import Shareable
@@ -66,6 +67,11 @@ class Guard(OutlierMixin, BaseEstimator, Shareable, ABC):  # type: ignore[misc]
     @abstractmethod
     def _state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """All that was learned: arrays, and plain values for the JSON header."""
+
+    @classmethod
+    def _read_parameters(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of the constructor, from the plain values that a file holds."""
+        return dict(plain)
 
     @abstractmethod
     def _restore(self, arrays: Mapping[str, NDArray[Any]], learned: Mapping[str, Any]) -> None:
@@ -158,7 +164,7 @@ class Guard(OutlierMixin, BaseEstimator, Shareable, ABC):  # type: ignore[misc]
         """
         arrays, header = read_arrays(path, cls._kind, allow_unverified=allow_unverified)
         try:
-            guard = cls(**header["parameters"])
+            guard = cls(**cls._read_parameters(header["parameters"]))
             guard._check_parameters()
             require_threshold(header["fitted"])
             for name in _FITTED:
@@ -267,5 +273,11 @@ class Guard(OutlierMixin, BaseEstimator, Shareable, ABC):  # type: ignore[misc]
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters without the types of NumPy."""
-    return {name: v.tolist() if isinstance(v, np.generic | np.ndarray) else v for name, v in values.items()}
+    """Parameters as plain values, without the types of NumPy."""
+    return {name: _plain_value(value) for name, value in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Looks):
+        return {"steps": list(value.steps), "window": value.window}
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value

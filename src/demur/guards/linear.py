@@ -18,8 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from demur.errors import InputError
 from demur.guards.base import Floats, Guard
-from demur.guards.places import plain, require_shares, said, states_of, steps_at
+from demur.guards.places import Places, count_of, plain, require_places, said, states_of, steps_at
 from demur.guards.validity import require_array
+from demur.looks import Looks
 from demur.provenance import Provenance
 from demur.signal import Signal
 from demur.signal.sums import RecordingLike
@@ -36,7 +37,8 @@ class LinearGuard(Guard):
     watched_as: ClassVar[str]
     """What its place errors are called where they are watched."""
 
-    places: Sequence[float]
+    places: Any
+    """`Places`; a guard may take less."""
     centre_: NDArray[Any]
     direction_: NDArray[Any]
 
@@ -55,7 +57,7 @@ class LinearGuard(Guard):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        require_shares(self.places)
+        require_places(self.places)
 
     def states(self, recording: RecordingLike) -> Signal:
         """The states of a recording that this guard judges: `states_of` at its places and its training's layers."""
@@ -63,9 +65,13 @@ class LinearGuard(Guard):
         return states_of(recording, self.places, self.provenance_.layers if self.provenance_ else None)
 
     def place_errors(self, X: ArrayLike) -> Signal:
-        """The error at each place by itself, `[prompts, places]`: with many places, a signal to watch as it comes."""
+        """The error at each place by itself, `[prompts, places]`: with many places, a signal to watch as it comes.
+
+        Of looks `[prompts, looks]`, the higher one of both means, with the lengths of the answers.
+        """
         made = X.provenance if isinstance(X, Signal) else None
-        return Signal(self._projected(self._checked(X)), made and self.describe(made))
+        errors = self._by_look(self._projected(self._checked(X)))
+        return Signal(errors, made and self.describe(made), X.lengths if isinstance(X, Signal) else None)
 
     def place_error(self, phi: ArrayLike, place: int) -> Floats:
         """The error at one place, counted from 0, of states `[n, layers, width]`; equals that of `place_errors`."""
@@ -76,6 +82,23 @@ class LinearGuard(Guard):
                 f"states of shape {list(values.shape)}; expected [n, {str(self.centre_.shape[1:])[1:-1]}]."
             )
         return np.asarray(self._projected(values[:, None], slice(place, place + 1))[:, 0], dtype=np.float32)
+
+    def look_error(self, means: Sequence[ArrayLike], look: int) -> Floats:
+        """The error at one look, counted from 0, of states `[n, layers, width]` a mean; equals `place_errors`."""
+        errors = [self.place_error(states, look * len(means) + place) for place, states in enumerate(means)]
+        highest: Floats = np.max(errors, axis=0)
+        return highest
+
+    def errors(self, X: ArrayLike) -> Floats:
+        """How far each generation lies out, `[prompts]`: the mean over places, or the highest of the looks it has.
+
+        Raises `ProvenanceError` for states of another model, sampler or layers than the guard's.
+        """
+        if not isinstance(self.places, Looks):
+            return super().errors(X)
+        found = self.place_errors(X)
+        errors: Floats = np.where(_is_made(found), np.asarray(found), -np.inf).max(axis=1)
+        return errors
 
     def steps_of(self, stops: ArrayLike, steps: int) -> NDArray[np.int_]:
         """The steps of a generation of `steps` at which the places lie that a streaming guard stopped at; 0 stays 0.
@@ -90,7 +113,8 @@ class LinearGuard(Guard):
     def fingerprint(self) -> str:
         """A sha256 over places, centre and direction: equal fingerprints give equal errors."""
         check_is_fitted(self)
-        content = hashlib.sha256(repr((plain(self.places), self.centre_.shape)).encode())
+        places = said(self.places) if isinstance(self.places, Looks) else plain(self.places)
+        content = hashlib.sha256(repr((places, self.centre_.shape)).encode())
         for array in (self.centre_, self.direction_):
             content.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
         return content.hexdigest()
@@ -101,8 +125,18 @@ class LinearGuard(Guard):
         return replace(made, layers=layers, anchors=self.fingerprint)
 
     def _errors(self, values: Floats) -> Floats:
-        errors: Floats = self._projected(values).mean(axis=1)
+        projected = self._projected(values)
+        errors: Floats = (
+            self._by_look(projected).max(axis=1) if isinstance(self.places, Looks) else projected.mean(axis=1)
+        )
         return errors
+
+    def _by_look(self, errors: Floats) -> Floats:
+        """Errors `[n, places]` as they are, of looks the higher one of both means `[n, looks]`."""
+        if not isinstance(self.places, Looks):
+            return errors
+        highest: Floats = errors.reshape(len(errors), -1, self.places.means).max(axis=2)
+        return highest
 
     def _projected(self, values: Floats, places: slice = slice(None)) -> Floats:
         centre, direction = self.centre_[places], self.direction_[places]
@@ -124,12 +158,12 @@ class LinearGuard(Guard):
 
     def _require_places(self, X: ArrayLike) -> None:
         """Refuse states at other places than the guard's, as far as they say where they were taken."""
-        shape, looks = np.shape(X), str(list(self.places))
+        shape, looks, count = np.shape(X), _shown(self.places), count_of(self.places)
         made = X.provenance if isinstance(X, Signal) else None
         if made is not None and made.anchors != said(self.places):
             found = made.anchors or "what is no states"
-        elif len(shape) == 4 and shape[1] != len(self.places):
-            found, looks = f"states at {shape[1]} places", f"{len(self.places)}, {looks}"
+        elif len(shape) == 4 and shape[1] != count:
+            found, looks = f"states at {shape[1]} places", f"{count}, {looks}"
         else:
             return
         raise InputError(
@@ -143,9 +177,24 @@ class LinearGuard(Guard):
     def _state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         return {"centre": self.centre_, "direction": self.direction_}, {}
 
+    @classmethod
+    def _read_parameters(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        places = plain["places"]  # JSON has neither tuples nor looks
+        looks = isinstance(places, Mapping)
+        return {**plain, "places": Looks(tuple(places["steps"]), places["window"]) if looks else tuple(places)}
+
     def _restore(self, arrays: Mapping[str, NDArray[Any]], learned: Mapping[str, Any]) -> None:
-        self.places = tuple(self.places)  # JSON has no tuples
         flat = arrays["centre"].shape[:2] == (1, 1)  # fitted on states of one place, whatever places says
-        self.centre_ = require_array(arrays, "centre", 1 if flat else len(self.places), None, None)
+        self.centre_ = require_array(arrays, "centre", 1 if flat else count_of(self.places), None, None)
         self.direction_ = require_array(arrays, "direction", *self.centre_.shape)
         self.n_features_in_ = self.centre_.size
+
+
+def _is_made(found: Signal) -> NDArray[np.bool_]:
+    """Which of the looks `[prompts, looks]` the answers have."""
+    looks = np.arange(found.shape[1])
+    return np.ones(found.shape, dtype=bool) if found.lengths is None else looks < found.lengths[:, None]
+
+
+def _shown(places: Places) -> str:
+    return said(places) if isinstance(places, Looks) else str(list(places))

@@ -15,7 +15,6 @@ from demur.errors import InputError
 from demur.looks import Looks
 from demur.recording.folder import Arrays
 from demur.recording.generate import Batch
-from demur.samplers import Sampler
 
 Precision = Literal["float32", "float16"]
 LARGEST = float(np.finfo(np.float16).max)
@@ -29,10 +28,9 @@ def require_precision(keep: str, precision: str) -> None:
         raise InputError(f"precision={precision!r} is for keep='looks'; keep={keep!r} is in float32")
 
 
-def described(looks: Looks, sampler: Sampler, precision: str) -> dict[str, Any]:
-    """What a manifest says of looks; a window that holds the whole response is none, for both means are then one."""
-    window = looks.window if looks.window < sampler.response_length else None
-    return {"steps": list(looks.steps), "window": window, "precision": precision}
+def described(looks: Looks, precision: str) -> dict[str, Any]:
+    """What a manifest says of looks."""
+    return {"steps": list(looks.steps), "window": looks.window, "precision": precision}
 
 
 def look_arrays(batch: Batch, kept: Mapping[str, Any]) -> Arrays:

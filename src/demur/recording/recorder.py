@@ -95,7 +95,7 @@ def record(
     provenance = describe(model, checked, sampler, indices, texts)
     kept_anchors = _checked(anchors, provenance) if keep == "signal" else None
     looks = sampler.looks_of(window) if keep == "looks" else None
-    kept_looks = described(looks, sampler, precision) if looks else None
+    kept_looks = described(looks, precision) if looks else None
     manifest = {
         "provenance": provenance.to_dict(),
         "key": provenance.key(),

@@ -17,7 +17,7 @@ from demur.errors import InputError
 from demur.files.seals import allow_unverified as allowing
 from demur.files.staging import found
 from demur.files.writing import disk_errors
-from demur.looks import WINDOW, Looks
+from demur.looks import Looks
 from demur.notebook import facts, sampler_words
 from demur.provenance import Provenance
 from demur.recording import folder as files
@@ -154,7 +154,7 @@ class Recording:
         kept = self.manifest.get("looks") or {}
         try:
             steps = tuple(int(step) for step in kept["steps"])
-            return Looks(steps, WINDOW if kept["window"] is None else int(kept["window"]))
+            return Looks(steps, kept["window"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.path}: is damaged (it does not say its looks); record it again") from error
 

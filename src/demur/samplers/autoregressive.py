@@ -94,7 +94,7 @@ class Autoregressive(Sampler):
         committed = torch.zeros_like(tokens, dtype=torch.bool)
         rows = torch.arange(len(ids), device=ids.device)  # the rows not yet finished
         ended = torch.zeros_like(rows, dtype=torch.bool)
-        pooled = RunningMean(len(ids), min(looks.window, total) if looks else 0)
+        pooled = RunningMean(len(ids), (looks.window or 0) if looks else 0)
         feed = Feed(model, ids, mask, [model.layer_index(layer) for layer in layers], total - released)
         logits = feed.prompt()
         if looks and 0 in looks:
@@ -121,7 +121,7 @@ class Autoregressive(Sampler):
                 ended[rows] = torch.isin(chosen, eos)
             if released:
                 pooled.add_latest()
-            window = pooled.latest_mean() if looks and index in looks else None
+            window = pooled.latest_mean() if pooled.window and looks and index in looks else None
             given_up = yield Step(index, tokens.clone(), tokens.clone(), pooled.mean(), committed.clone(), window)
             if given_up is not None:
                 ended |= given_up.to(ended.device)

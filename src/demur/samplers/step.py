@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from numbers import Integral, Real
 from types import MappingProxyType
@@ -109,11 +109,15 @@ class Sampler(ABC):
         """
 
     def looks_of(self, window: int = WINDOW) -> Looks:
-        """The looks of a generation by this sampler; `InputError` where its `steps` takes no looks."""
+        """The looks of a generation by this sampler, without a window where that would hold the whole response.
+
+        Raises `InputError` where its `steps` takes no looks.
+        """
         taken = inspect.signature(self.steps).parameters.values()
         if not any(one.name == "looks" or one.kind is one.VAR_KEYWORD for one in taken):
             raise InputError(f"{type(self).__name__}: its `steps` takes no argument `looks`, so it cannot keep looks")
-        return Looks.of(self.step_count, window, prompt=self.sees_prompt)
+        looks = Looks.of(self.step_count, window, prompt=self.sees_prompt)
+        return looks if window < self.response_length else replace(looks, window=None)
 
     def forced_steps(
         self,

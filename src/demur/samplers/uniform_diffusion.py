@@ -95,7 +95,7 @@ class UniformDiffusion(Sampler):
         indices = [model.layer_index(layer) for layer in layers]
         seeds = row_seeds(ids, mask, self.seed, samples)
         prompts = [row[real.bool()] for row, real in zip(ids, mask, strict=True)]
-        latest = looks.window if looks else 1
+        latest = (looks and looks.window) or 1
         rows = [self._row(model, row, share, indices, seed, latest) for row, seed in zip(prompts, seeds, strict=True)]
         for index in range(1, self.step_count + 1):
             moments = [row[index - 1] for row in rows]

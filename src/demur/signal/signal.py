@@ -20,13 +20,19 @@ class Signal(np.ndarray[Any, np.dtype[np.float32]]):
     provenance : kept by copies, by rows that are chosen and by the first steps of them. Dropped by whatever makes
         another signal of it: choosing or turning round steps, arithmetic, joining signals, another dtype. An edit in
         place drops it from all that share the memory. None where nothing is known.
+    lengths : of answers of different length, how many of its values each row has, int64 `[prompts]`; those behind stand
+        for nothing. Kept by copies and by rows that are chosen. None where every row has all.
     """
 
+    lengths: NDArray[np.int64] | None
     _made: list[Provenance | None]  # one list for all signals that share memory
 
-    def __new__(cls, values: ArrayLike, provenance: Provenance | None = None) -> Signal:
+    def __new__(
+        cls, values: ArrayLike, provenance: Provenance | None = None, lengths: ArrayLike | None = None
+    ) -> Signal:
         signal = np.asarray(values, dtype=np.float32).view(cls)
         signal._made = [provenance]
+        signal.lengths = None if lengths is None else np.asarray(lengths, dtype=np.int64)
         return signal
 
     @property
@@ -47,6 +53,7 @@ class Signal(np.ndarray[Any, np.dtype[np.float32]]):
 
     def __array_finalize__(self, source: NDArray[Any] | None) -> None:
         self._made = [None]
+        self.lengths = source.lengths if isinstance(source, Signal) and self.shape[:2] == source.shape[:2] else None
         if not isinstance(source, Signal) or self.dtype != source.dtype or self.shape[1:] != source.shape[1:]:
             return
         if not np.may_share_memory(self, source):
@@ -59,7 +66,15 @@ class Signal(np.ndarray[Any, np.dtype[np.float32]]):
         if isinstance(found, Signal):
             kept = self._made if np.may_share_memory(found, self) else [self.provenance]
             found._made = kept if _begins_alike(index) else [None]
+            found.lengths = self._lengths_of(index, found.shape)
         return found
+
+    def _lengths_of(self, index: Any, shape: tuple[int, ...]) -> NDArray[np.int64] | None:
+        """The lengths of chosen rows, of which all values or the first ones are kept."""
+        if self.lengths is None or len(shape) < 2 or not _begins_alike(index):
+            return None
+        lengths = self.lengths[index[0] if isinstance(index, tuple) else index]
+        return np.minimum(lengths, shape[1]) if lengths.shape == shape[:1] else None
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self._forget()
@@ -89,7 +104,7 @@ class Signal(np.ndarray[Any, np.dtype[np.float32]]):
             arguments[0]._forget()
         found = super().__array_function__(func, types, arguments, options)
         if isinstance(found, Signal) and func is not np.copy:
-            found._made = [None]
+            found._made, found.lengths = [None], None
         return found
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
@@ -107,7 +122,7 @@ class Signal(np.ndarray[Any, np.dtype[np.float32]]):
         self._made[0] = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Signal, (np.asarray(self), self.provenance)
+        return Signal, (np.asarray(self), self.provenance, self.lengths)
 
 
 _WRITES = ("copyto", "place", "put", "putmask", "fill_diagonal", "put_along_axis")

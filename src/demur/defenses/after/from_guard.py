@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,9 +20,12 @@ from demur.defenses.live.watching import Source
 from demur.errors import InputError
 from demur.guards import LinearGuard
 from demur.guards.base import Guard
+from demur.looks import Looks
 from demur.provenance import Provenance
 from demur.recording import Recording
 from demur.signal import Signal
+
+Batch = TypeVar("Batch")
 
 
 class Detector(Protocol):
@@ -112,8 +115,17 @@ class _Clocked:
     def provenance(self) -> Provenance:
         return self.recording.provenance
 
+    @property
+    def looks(self) -> Looks | None:
+        return self.recording.looks
+
     def phi_batches(self) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.float32]]]:
-        batches = self.recording.phi_batches()
+        return self._clocked(self.recording.phi_batches())
+
+    def look_batches(self) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        return self._clocked(self.recording.look_batches())
+
+    def _clocked(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         while True:
             began = time.perf_counter()
             batch = next(batches, None)

@@ -50,8 +50,9 @@ def generate_guarded(
         worked on no more, and the batch ends with its last.
 
     Returns a row a prompt: id, prompt, stopped_at (the step, counted from 1; 0 where it never was), text and tokens
-    (how many were committed) until then. The stops are those of `StreamingGuard.stops` on a recording, along a
-    direction turned into steps by `LinearGuard.steps_of`.
+    (how many were committed) until then. A guard on looks judges the prompt's own state before the first token; what
+    that stops has a stopped_at of 1 and no tokens. The stops are those of `StreamingGuard.stops` on a recording, along
+    a direction turned into steps by `LinearGuard.steps_of`.
     Raises `ProvenanceError` where model, sampler, source and guard do not belong together.
     """
     import pandas as pd
@@ -96,16 +97,40 @@ def watched_steps(
     for row in rows:
         tap.open(row)
     # Closing a generator ends its forward passes and removes its hooks.
+    if reading.looks is not None:
+        options["looks"] = reading.looks
     steps = sampler.steps(model, input_ids, attention_mask, layers=reading.layers, prefill=prefill, **options)
+    ends = _Ends(sampler)
     stopped = None
     with closing(steps):
-        for _ in range(sampler.step_count):
+        for _ in range(sampler.step_count + tap.has_prompt):
             step = steps.send(stopped)
-            found = tap.judge(rows, step.phi)
+            if reading.looks is None:
+                tap.judge(rows, step.phi)
+            elif step.index in reading.looks:
+                here = ends.going(step)
+                window = None if step.window is None else step.window[here]
+                tap.judge(here.tolist(), step.phi[here], window, step=step.index)
+            found = tap.watching.stopped_at > 0
             yield step, tap.watching
             if found.all():
                 return
             stopped = torch.as_tensor(found) if found.any() else None
+
+
+class _Ends:
+    """Which rows are still looked at: an answer that ends has no looks behind the first at or after its end."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._ends = not sampler.revises
+        self._before: torch.Tensor | None = None  # how many tokens were committed at the last look
+
+    def going(self, step: Step) -> torch.Tensor:
+        """The rows to look at in this step, int64."""
+        now, before = step.is_committed.sum(dim=1), self._before
+        self._before = now
+        everyone = torch.ones_like(now, dtype=torch.bool)
+        return (now > before if self._ends and step.index and before is not None else everyone).nonzero()[:, 0].cpu()
 
 
 def _steps_of(source: Source, guard: StreamingGuard) -> int:

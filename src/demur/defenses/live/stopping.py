@@ -37,7 +37,8 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
         guard were made from it.
     source : the anchors whose signal the guard was fitted on, or the `LinearGuard` whose `place_errors`.
     layer : of anchors, by default the highest.
-    stopped_at : int64 `[batch]`, the step that ended a row, 0 where none did.
+    stopped_at : int64 `[batch]`, the step that ended a row, 0 where none did; 1 too where the prompt's own state did,
+        which a guard on looks judges: such a row ends with its first token.
 
     phi is the mean of the states of the tokens so far, as in `Autoregressive`, so the stops are those of
     `StreamingGuard.stops` on a recording (along a direction as `LinearGuard.steps_of` counts them). The state of a
@@ -108,6 +109,9 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
         self._step = 0
         self.stopped_at = np.zeros(batch, dtype=np.int64)
         self._going = torch.ones(batch, dtype=torch.bool, device=input_ids.device)  # no end-of-sequence so far
+        if self._tap.has_prompt:
+            states = torch.stack([state[:, -1].float().to(self._states[0].device) for state in self._states], dim=1)
+            self.stopped_at[self._tap.prompt(range(batch), states)] = 1
 
     def _judge(self, tap: Tap) -> None:
         """One more token was fed: the tap takes its state. A finished row is fed padding, of which nothing counts."""

@@ -38,6 +38,7 @@ class Tap:
 
         tap = Tap(Reading.of(source, guard), guard)
         tap.open("a")
+        stop = tap.prompt(["a"], states)  # where tap.has_prompt: the states of the last prompt token
         stop = tap.take(["a"], states)  # after every token: states [rows, layers, width] of `tap.layers`
         verdict = tap.close("a")
 
@@ -56,6 +57,8 @@ class Tap:
         self._free = list(range(requests))[::-1]
         self._steps = np.zeros(requests, dtype=np.int64)
         self._sums = torch.empty(0)  # of the states of each row's tokens, [rows, layers, width]
+        self._window = (reading.looks and reading.looks.window) or 0
+        self._held = torch.empty(0)  # the latest states of each row, [rows, window, layers, width]
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -66,6 +69,11 @@ class Tap:
     def last_step(self) -> int:
         """The step behind which nothing is looked at any more, so that states need not be given."""
         return self.watching.reading.steps[-1]
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether the guard looks at the prompt's own state, which `prompt` takes before the first token."""
+        return self.watching.reading.steps[0] == 0
 
     @property
     def requests(self) -> list[Hashable]:
@@ -85,6 +93,10 @@ class Tap:
         if self._sums.numel():
             self._sums[row] = 0
 
+    def prompt(self, requests: Sequence[Hashable], states: torch.Tensor) -> NDArray[np.bool_]:
+        """The states of the last prompt token ``[rows, layers, width]``: True where they alone stop a request."""
+        return self.judge(requests, states, states, step=0)
+
     def take(self, requests: Sequence[Hashable], states: torch.Tensor) -> NDArray[np.bool_]:
         """One more token of each of these requests was fed: True where this or an earlier one stops it, ``[rows]``.
 
@@ -94,22 +106,37 @@ class Tap:
         here = torch.as_tensor(rows, device=states.device)
         if not self._sums.numel():
             self._sums = torch.zeros((len(self._steps), *states.shape[1:]), device=states.device)
+            self._held = states.new_zeros((len(self._steps), self._window, *states.shape[1:]), dtype=torch.float32)
         self._sums[here] += states.float()
+        if self._window:
+            self._held[here, torch.as_tensor(self._steps[rows] % self._window, device=states.device)] = states.float()
         self._steps[rows] += 1
         due = self.watching.due(self._steps[rows], rows)
         if due.any():
-            chosen = rows[due]
-            counts = torch.as_tensor(self._steps[chosen], device=states.device).float()
-            self.watching.update(
-                self._sums[here[torch.as_tensor(due)]] / counts[:, None, None], self._steps[chosen], chosen
-            )
+            chosen, place = rows[due], here[torch.as_tensor(due)]
+            counts = torch.as_tensor(self._steps[chosen], device=states.device).float()[:, None, None]
+            phi = self._sums[place] / counts
+            window = None
+            if self._window:
+                window = torch.where(counts > self._window, self._held[place].sum(dim=1) / self._window, phi)
+            self.watching.update(phi, self._steps[chosen], chosen, window)
         return self.watching.stopped_at[rows] > 0
 
-    def judge(self, requests: Sequence[Hashable], phi: torch.Tensor) -> NDArray[np.bool_]:
-        """The same of states that a sampler has pooled over a step, phi ``[rows, layers, width]``."""
+    def judge(
+        self,
+        requests: Sequence[Hashable],
+        phi: torch.Tensor,
+        window: torch.Tensor | None = None,
+        *,
+        step: int | None = None,
+    ) -> NDArray[np.bool_]:
+        """The same of states that a sampler has pooled over a step, phi ``[rows, layers, width]``.
+
+        window : those pooled over the latest tokens, of looks. step : by default the one behind the last.
+        """
         rows = self._require(requests, phi)
-        self._steps[rows] += 1
-        return self.watching.update(phi, self._steps[rows], rows)
+        self._steps[rows] = self._steps[rows] + 1 if step is None else step
+        return self.watching.update(phi, self._steps[rows], rows, window)
 
     def verdict(self, request: Hashable) -> Verdict:
         """What is said of an open request so far."""
@@ -148,3 +175,4 @@ class Tap:
         self._free = list(range(count, 2 * count))[::-1]
         if self._sums.numel():
             self._sums = torch.cat([self._sums, torch.zeros_like(self._sums)])
+            self._held = torch.cat([self._held, torch.zeros_like(self._held)])

@@ -7,7 +7,7 @@ fitted on, and the step at which each generation was stopped. Making the states 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from demur.errors import InputError
 from demur.guards import LinearGuard, StreamingGuard, steps_at
 from demur.guards.streaming.watch import ALL, Rows
+from demur.looks import Looks
 from demur.provenance import Provenance, require_comparable
 from demur.signal import Anchors
 
@@ -30,12 +31,15 @@ class Reading:
     """How states become the number that is watched.
 
     layers : whose states are needed. steps : those at which a number comes, counted from 1.
-    value : of phi ``[batch, layers, width]`` at the n-th of those steps, n counted from 0: ``[batch]``.
+    value : of the means of states, phi ``[batch, layers, width]`` and behind it that of the window if there is one, at
+        the n-th of those steps, n counted from 0: ``[batch]``.
+    looks : of whole answers; their steps are those of the reading, and 0 among them is the prompt's own state.
     """
 
     layers: tuple[int, ...]
     steps: tuple[int, ...]
-    value: Callable[[torch.Tensor, int], ArrayLike]
+    value: Callable[[Sequence[torch.Tensor], int], ArrayLike]
+    looks: Looks | None = None
 
     @classmethod
     def of(
@@ -63,7 +67,9 @@ class Reading:
                 "fit the guard on the signals of these anchors."
             )
         steps = tuple(range(1, guard.n_features_in_ + 1))
-        return cls((chosen,), steps, lambda phi, place: anchors.score_step(phi[:, 0], place + 1, chosen).cpu().numpy())
+        return cls(
+            (chosen,), steps, lambda means, place: anchors.score_step(means[0][:, 0], place + 1, chosen).cpu().numpy()
+        )
 
     @classmethod
     def _along(
@@ -79,19 +85,29 @@ class Reading:
             raise InputError(f"layer is {layer}; a direction guard reads the layers it was fitted on, leave it out.")
         require_comparable(known, made, ("the direction guard", "this generation"), layers=False)
         require_comparable(guard.provenance_, direction.describe(made or known), ("the guard", "the direction guard"))
-        if guard.n_features_in_ != len(direction.places):
+        places = direction.places
+        if guard.n_features_in_ != len(places):
             raise InputError(
                 f"the guard was fitted on {guard.n_features_in_} numbers a generation and the direction guard looks at "
-                f"{len(direction.places)} places; fit the guard on its place_errors."
+                f"{len(places)} places; fit the guard on its place_errors."
             )
-        steps = steps_at(direction.places, int(known.sampler["steps"]))
-        return cls(known.layers, steps, lambda phi, place: direction.place_error(phi.cpu().numpy(), place))
+        if isinstance(places, Looks):
+            return cls(
+                known.layers, places.steps, lambda means, look: direction.look_error(_arrays(means), look), places
+            )
+        steps = steps_at(places, int(known.sampler["steps"]))
+        return cls(known.layers, steps, lambda means, place: direction.place_error(_arrays(means)[0], place))
+
+
+def _arrays(means: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
+    return [one.cpu().numpy() for one in means]
 
 
 class Watching:
     """Follows a batch of generations, and says which of them the guard has stopped.
 
-    stopped_at : int64 ``[batch]``, the step that stopped a generation, 0 where none has. scores : float64 ``[batch]``,
+    stopped_at : int64 ``[batch]``, the step that stopped a generation, 0 where none has; 1 too where the prompt's own
+        state did, before step 1. scores : float64 ``[batch]``,
         those of the latest step at which a number came. looks : int64 ``[batch]``, at how many steps one came.
     """
 
@@ -110,18 +126,29 @@ class Watching:
 
     @property
     def stopped_at(self) -> NDArray[np.int64]:
-        return np.array([0, *self.reading.steps], dtype=np.int64)[self._watch.stopped_at]
+        return np.array([0, *(max(1, step) for step in self.reading.steps)], dtype=np.int64)[self._watch.stopped_at]
+
+    @property
+    def stopped_at_look(self) -> NDArray[np.int64]:
+        """At which of the reading's steps a generation was stopped, counted from 1; 0 where it never was."""
+        return self._watch.stopped_at
 
     def due(self, step: int | NDArray[np.int64], rows: Rows = ALL) -> NDArray[np.bool_]:
         """Which of these rows are looked at in this step, bool ``[rows]``."""
         return step >= self._steps[self.looks[rows]]
 
-    def update(self, phi: torch.Tensor, step: int | NDArray[np.int64], rows: Rows = ALL) -> NDArray[np.bool_]:
+    def update(
+        self,
+        phi: torch.Tensor,
+        step: int | NDArray[np.int64],
+        rows: Rows = ALL,
+        window: torch.Tensor | None = None,
+    ) -> NDArray[np.bool_]:
         """Take in phi ``[rows, layers, width]`` of a step, counted from 1; True where it or an earlier one stops.
 
-        step : of all rows, or of each, ``[rows]``. rows : of the batch, by default all of it. Every step of a row that
-        is looked at must be given once, in order. A row whose states are not finite is stopped, with a warning unless
-        it was stopped before.
+        step : of all rows, or of each, ``[rows]``. rows : of the batch, by default all of it. window : the mean of the
+        latest tokens, of looks that have one. Every step of a row that is looked at must be given once, in order. A row
+        whose states are not finite is stopped, with a warning unless it was stopped before.
         """
         chosen = np.arange(len(self.looks))[rows]
         steps = np.broadcast_to(np.asarray(step), chosen.shape)
@@ -131,7 +158,8 @@ class Watching:
                 raise InputError(
                     f"step {here[late][0]} before step {self._steps[looks[late][0]]}; give every step, in order."
                 )
-            self._watch.update(self._values(phi[torch.as_tensor(due)], looks, here, chosen[due]), chosen[due])
+            means = [mean[torch.as_tensor(due)] for mean in self._means(phi, window)]
+            self._watch.update(self._values(means, looks, here, chosen[due]), chosen[due])
         return self._watch.stopped_at[rows] > 0
 
     def restart(self, rows: Rows) -> None:
@@ -142,19 +170,27 @@ class Watching:
         """Follow so many generations more, behind the others."""
         self._watch.grow(count)
 
+    def _means(self, phi: torch.Tensor, window: torch.Tensor | None) -> list[torch.Tensor]:
+        """The means that the reading takes."""
+        if self.reading.looks is None or self.reading.looks.window is None:
+            return [phi]
+        if window is None:
+            raise InputError("the guard looks at a window of the latest tokens too; give its states with every look.")
+        return [phi, window]
+
     def _values(
-        self, phi: torch.Tensor, looks: NDArray[np.int64], steps: NDArray[np.int64], rows: NDArray[np.int64]
+        self, means: list[torch.Tensor], looks: NDArray[np.int64], steps: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """The number of every row, NaN where its states are not finite: the watch stops what cannot be judged."""
-        finite = phi.isfinite().flatten(1).all(dim=1)
+        finite = torch.stack([mean.isfinite().flatten(1).all(dim=1) for mean in means]).all(dim=0)
         lost = ~finite.cpu().numpy()
         if lost.any():
-            phi = torch.where(finite[:, None, None], phi, 0)
+            means = [torch.where(finite[:, None, None], mean, 0) for mean in means]
             self._warn(rows[lost], steps[lost])
-        values = np.empty(len(phi))
+        values = np.empty(len(rows))
         for place in np.unique(looks):
             group = looks == place
-            part = phi if group.all() else phi[torch.as_tensor(group)]
+            part = means if group.all() else [mean[torch.as_tensor(group)] for mean in means]
             values[group] = np.asarray(self.reading.value(part, int(place)), dtype=np.float64)
         return np.where(lost, np.nan, values)
 

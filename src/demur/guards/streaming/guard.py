@@ -19,13 +19,15 @@ from demur.guards.base import Floats, Guard
 from demur.guards.calibration import conformal_threshold
 from demur.guards.inputs import require_share
 from demur.guards.linear import LinearGuard
-from demur.guards.streaming.watch import FEATURES, Beginnings, Usual, Watch
+from demur.guards.streaming.watch import FEATURES, Beginnings, Evidence, Usual, Watch
 from demur.guards.validity import require_array
 from demur.provenance import require_comparable
 from demur.sharing import Shareable
-from demur.signal import Anchors
+from demur.signal import Anchors, Signal
 
 _TAIL = 0.025
+_FEWEST = 40
+"""Fewest training signals that say what is usual at a look: one of forty lies beyond a tail."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ class StreamingGuard(Guard):
     calibration achieves scatters about its mean as `false_positive_low_` and `false_positive_high_` say. It holds
     for prompts like those of the calibration.
 
+    Answers of whole length are watched at their looks (`demur.looks`), and an answer that ends early has fewer of them:
+    a `Signal` with `lengths`, such as `LinearGuard.place_errors` makes of looks, is judged no further than it goes. The
+    highest score is then taken over the looks that an answer has, in the calibration as later, so the promise holds
+    over all looks of answers of any length. A look that fewer than 40 training signals reached is compared with what
+    was usual at the look before.
+
     Parameters
     ----------
     alpha : float, default=0.01
@@ -65,6 +73,11 @@ class StreamingGuard(Guard):
     least_tail : float, default=0.01
         Shortest that a tail is taken to be. A signal at its limit of 0 or 1 hardly moves in training, and the
         smallest movement would count as a great one.
+
+    at_least, of_last : int, default=1
+        Evidence: a generation is stopped where at least `at_least` of its last `of_last` steps score above the
+        threshold. The score of a step then is the highest but `at_least` - 1 of the last `of_last`, so one step that
+        is far out by chance raises the threshold no more. The promise is the same.
 
     Attributes
     ----------
@@ -101,10 +114,20 @@ class StreamingGuard(Guard):
 
     _kind = "streaming-guard"
 
-    def __init__(self, alpha: float = 0.01, *, side: str = "both", least_tail: float = 0.01) -> None:
+    def __init__(
+        self,
+        alpha: float = 0.01,
+        *,
+        side: str = "both",
+        least_tail: float = 0.01,
+        at_least: int = 1,
+        of_last: int = 1,
+    ) -> None:
         self.alpha = alpha
         self.side = side
         self.least_tail = least_tail
+        self.at_least = at_least
+        self.of_last = of_last
 
     def calibrate(self, X: ArrayLike) -> StreamingGuard:
         """Set the threshold on held-out harmless signals `[prompts, steps]`, see the class.
@@ -118,20 +141,26 @@ class StreamingGuard(Guard):
         return self._scores(self._checked(X))
 
     def stops(self, X: ArrayLike) -> NDArray[np.int_]:
-        """The step, counted from 1, at which each generation would be stopped; 0 where it never is."""
+        """The step, counted from 1, at which each generation would be stopped; 0 where it never is.
+
+        Of looks the look, counted from 1; `LinearGuard.steps_of` tells its step.
+        """
         over = ~(self.step_scores(X) <= self.threshold_)  # what cannot be compared is stopped
         return np.where(over.any(axis=1), over.argmax(axis=1) + 1, 0)
 
     def steps_saved(self, X: ArrayLike) -> StepsSaved:
         """How many of these generations would be stopped, and how many steps never made."""
         stops = self.stops(X)
-        stopped, steps = stops[stops > 0], self.n_features_in_
-        return StepsSaved(len(stops), len(stopped), len(stops) * steps, int((steps - stopped).sum()))
+        whole = (
+            X.lengths if isinstance(X, Signal) and X.lengths is not None else np.full(len(stops), self.n_features_in_)
+        )
+        stopped = stops > 0
+        return StepsSaved(len(stops), int(stopped.sum()), int(whole.sum()), int((whole - stops)[stopped].sum()))
 
     def watch(self, batch: int) -> Watch:
         """Follow `batch` generations while they are made; agrees with `step_scores` and `stops` to the last bit."""
         check_is_fitted(self)
-        return Watch(self.usual_, self.threshold_, batch)
+        return Watch(self.usual_, self.threshold_, batch, Evidence(self.at_least, self.of_last))
 
     def _require_watched(self, source: Shareable) -> None:
         made = self.provenance_
@@ -148,11 +177,28 @@ class StreamingGuard(Guard):
             raise InputError(f"side is {self.side!r}; expected 'both' or 'high'.")
         if not 0 < self.least_tail < np.inf:
             raise InputError(f"least_tail is {self.least_tail}; expected a finite number above 0, such as 0.01.")
+        whole = all(isinstance(one, int | np.integer) for one in (self.at_least, self.of_last))
+        if not whole or not 1 <= self.at_least <= self.of_last:
+            raise InputError(
+                f"at_least is {self.at_least} and of_last {self.of_last}; expected whole numbers of at least 1, "
+                f"the second no lower than the first."
+            )
+
+    def _validated(self, X: ArrayLike, *, reset: bool) -> Floats:
+        """X, with NaN behind the end of every signal that is shorter; NaN in X itself is refused."""
+        values = super()._validated(X, reset=reset)
+        if not isinstance(X, Signal) or X.lengths is None:
+            return values
+        return np.where(np.arange(values.shape[1]) < X.lengths[:, None], values, np.nan)
 
     def _learn(self, values: Floats) -> None:
-        beginnings = Beginnings(len(values))
-        features = np.stack([beginnings.add(sigma_t) for sigma_t in values.astype(np.float64).T])
-        low, centre, high = np.quantile(features, (_TAIL, 0.5, 1 - _TAIL), axis=2)  # [steps, features] each
+        beginnings, found = Beginnings(len(values)), list[NDArray[np.float64]]()
+        for step, sigma_t in enumerate(values.astype(np.float64).T):
+            rows = np.flatnonzero(~np.isnan(sigma_t))
+            features = beginnings.add(sigma_t[rows], rows)
+            usual = not step or len(rows) >= _FEWEST or len(rows) == len(values)
+            found.append(np.quantile(features, (_TAIL, 0.5, 1 - _TAIL), axis=1) if usual else found[-1])
+        low, centre, high = np.stack(found, axis=1)  # [steps, features] each
         below, above = (np.maximum(tail, self.least_tail) for tail in (centre - low, high - centre))
         below, above = (
             np.where(free, np.inf, tail) for free, tail in zip(self._unbounded(), (below, above), strict=True)
@@ -165,11 +211,12 @@ class StreamingGuard(Guard):
         return movement | high, movement & high
 
     def _scores(self, values: Floats) -> Floats:
-        watch = Watch(self.usual_, np.inf, len(values))
-        scores = np.empty(values.shape)
+        watch = Watch(self.usual_, np.inf, len(values), Evidence(self.at_least, self.of_last))
+        scores = np.full(values.shape, -np.inf)  # where a signal has ended there is nothing to stop
         for step, sigma_t in enumerate(values.T):
-            watch.update(sigma_t)
-            scores[:, step] = watch.scores
+            rows = np.flatnonzero(~np.isnan(sigma_t))
+            watch.update(sigma_t[rows], rows)
+            scores[rows, step] = watch.scores[rows]
         return scores
 
     def _errors(self, values: Floats) -> Floats:

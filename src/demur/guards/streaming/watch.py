@@ -63,18 +63,38 @@ class Usual:
         return furthest
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """How many of the latest steps must be far out: `at_least` of the last `of_last`."""
+
+    at_least: int = 1
+    of_last: int = 1
+
+    def of(self, latest: NDArray[np.float64], seen: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What is above a threshold where at least so many of the latest scores are, `[rows]`.
+
+        That is the highest but `at_least` - 1 of them; minus infinity before there are as many.
+        latest : scores `[rows, of_last]`, in any order, of which the first `seen` `[rows]` have come.
+        """
+        come = np.arange(self.of_last) < seen[:, None]
+        ordered: NDArray[np.float64] = np.sort(np.where(come, latest, -np.inf), axis=1)
+        return ordered[:, -self.at_least]
+
+
 class Watch:
     """Follows the signals of a batch of generations, a step at a time, all together or each at its own pace.
 
     steps : int64 `[batch]`, how many steps of each were seen. scores : float64 `[batch]`, those of the latest step;
         infinite where a value was not a finite number, from that step on.
+    evidence : at how many of the latest steps a signal must be far out to be stopped.
     stopped_at : int64 `[batch]`, the step whose score first exceeded the threshold, 0 where none has.
 
     What cannot be judged is stopped: a value that is not a finite number exceeds every threshold.
     """
 
-    def __init__(self, usual: Usual, threshold: float, batch: int) -> None:
-        self.usual, self.threshold = usual, threshold
+    def __init__(self, usual: Usual, threshold: float, batch: int, evidence: Evidence = Evidence()) -> None:
+        self.usual, self.threshold, self.evidence = usual, threshold, evidence
+        self._latest = np.zeros((batch, evidence.of_last))
         self.scores: NDArray[np.float64] = np.zeros(batch)
         self.stopped_at: NDArray[np.int64] = np.zeros(batch, dtype=np.int64)
         self._beginnings = Beginnings(batch)
@@ -95,8 +115,9 @@ class Watch:
             features = self._beginnings.add(value, rows)
             scores = self.usual.scores(self.steps[rows], features)
         self._lost[rows] |= ~np.isfinite(value)
-        lost = self._lost[rows]
-        self.scores[rows] = scores = np.where(lost | np.isnan(scores), np.inf, scores)
+        lost, seen = self._lost[rows] | np.isnan(scores), self.steps[rows]
+        self._latest[np.arange(len(self._latest))[rows], (seen - 1) % self.evidence.of_last] = scores
+        self.scores[rows] = scores = np.where(lost, np.inf, self.evidence.of(self._latest[rows], seen))
         stopped, before = ~(scores <= self.threshold) | lost, self.stopped_at[rows]
         self.stopped_at[rows] = now = np.where((before == 0) & stopped, self.steps[rows], before)
         return now > 0
@@ -110,10 +131,10 @@ class Watch:
         """Follow so many generations more, behind the others."""
         for holder, name in self._kept():
             before = getattr(holder, name)
-            setattr(holder, name, np.concatenate([before, np.zeros(count, dtype=before.dtype)]))
+            setattr(holder, name, np.concatenate([before, np.zeros((count, *before.shape[1:]), dtype=before.dtype)]))
 
     def _kept(self) -> Iterator[tuple[object, str]]:
-        """Every array `[batch]` of this watch: who holds it, and its name."""
+        """Every array `[batch, ...]` of this watch: who holds it, and its name."""
         for holder in (self, self._beginnings):
             yield from ((holder, name) for name, value in list(vars(holder).items()) if isinstance(value, np.ndarray))
 

@@ -187,7 +187,9 @@ class MaskedDiffusion(Sampler):
             committed = ~canvas.masked
             since[committed & (since < 0)] = index
             phi = canvas.mean_states(self._pooled(committed))
-            window = canvas.mean_states(self._latest(since, looks.window)) if looks and index in looks else None
+            window = None
+            if looks and looks.window and index in looks:
+                window = canvas.mean_states(self._latest(since, looks.window))
             sent = yield Step(index, canvas.response.clone(), predicted, phi, committed, window)
             if sent is not None:
                 given_up |= sent.to(given_up.device)
