@@ -50,6 +50,7 @@ class Kind:
 
     valid : whether other content may be as valid as the first, as a list of prompts is; then a result that differs
         counts as another valid input.
+    head : only so many bytes at the beginning of a file are damaged, where its header stands; None for all of them.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Kind:
     read: Callable[[Path], str]
     files: tuple[str, ...]
     valid: bool = False
+    head: int | None = None
 
 
 class TooLong(BaseException):
@@ -70,7 +72,10 @@ def run(kind: Kind, seed: int, scratch: Path) -> tuple[str, str]:
     shutil.copytree(kind.folder, scratch)
     targets = sorted({path for pattern in kind.files for path in scratch.glob(pattern) if path.is_file()})
     target = draw.choice(targets)
+    content = target.read_bytes()
+    target.write_bytes(content[: kind.head])
     done = damage(target, targets, draw)
+    target.write_bytes(target.read_bytes() + content[len(content[: kind.head]) :])
     return read(kind, scratch), f"{kind.name} seed {seed}: {target.relative_to(scratch)}: {done}"
 
 

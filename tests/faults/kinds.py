@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from shutil import copy, copytree
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,25 @@ import pandas as pd
 from fuzz import Kind, digest
 
 import demur
+from checkpoints import llama, qwen_gguf
 from demur.attacks import read_artifact
 from demur.bundled import bundled_model
+from demur.files.manifests import read_manifest
+from demur.files.tables import read_table
 from demur.guards import DetectorGuard, DirectionGuard, SRIGuard, StreamingGuard, TrajectoryGuard, load_guard
 from demur.guards.base import Guard
 from demur.judges.cache import VerdictCache
 from demur.models import Model
 from demur.prompts import as_prompts
 from demur.recording import read_responses, read_signal, write_signal
-from demur.studies import read_study
+from demur.studies import Comparison, compare_runs, read_study
+from demur.studies.hardening import GUARD_FILE, LOOKS_FILE, SETTINGS_FILE, STREAMING_FILE, TABLE_FILE, Hardened
 
+FIXTURES = Path(__file__).parent.parent / "fixtures"
 ROWS = [{"id": f"p{n}", "prompt": f"tell me about tea {n}", "label": ("harmless", "harmful")[n % 2]} for n in range(6)]
 SIGNALS = np.random.default_rng(0).random((60, 4))
+GGUF_HEADER = 12_000
+"""Bytes in which the header of the tiny GGUF file stands."""
 VALUES = np.random.default_rng(1).random((8, 4))
 
 
@@ -44,6 +52,13 @@ def every_kind(root: Path, study: Path) -> list[Kind]:
         "checkpoint": _checkpoint,
         "artifact": _artifact,
         **{f"guard {name}": partial(_guard, name=name) for name in _guards()},
+        "guards in each other's place": _swapped,
+        "hardening": _hardening,
+        "comparison": _comparison,
+        "runs to compare": partial(_compared, study=study),
+        "split checkpoint": _split,
+        "gguf header": _gguf,
+        **{f"{name} checkpoint": partial(_diffusion, name=name) for name in ("llada", "dream")},
     }
     kinds = [Kind("study", study, _read_study, ("*.json", "*.parquet", "*.safetensors"))]
     for name, make in makers.items():
@@ -51,8 +66,10 @@ def every_kind(root: Path, study: Path) -> list[Kind]:
         folder.mkdir(parents=True)
         reader, files = make(folder, model)
         # Lists of rows are as valid with other rows in them.
-        loose = name.startswith(("prompts", "responses", "artifact", "checkpoint"))
-        kinds.append(Kind(name, folder, reader, files, valid=loose))
+        loose = name.startswith(("prompts", "responses", "artifact", "gguf")) or name.endswith("checkpoint")
+        kinds.append(
+            Kind(name, folder, reader, files, valid=loose, head=GGUF_HEADER if name == "gguf header" else None)
+        )
     return kinds
 
 
@@ -141,8 +158,6 @@ def _cache(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str
 
 
 def _checkpoint(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
-    from shutil import copytree
-
     copytree(bundled_model("demur/tiny-ar"), folder / "m")
     return lambda at: demur.load(str(at / "m")).fingerprint, ("m/*.json", "m/*.jinja")
 
@@ -151,6 +166,89 @@ def _artifact(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[
     jailbreaks = [{"index": n, "goal": "g", "behavior": "b", "category": "c", "prompt": f"p{n}"} for n in range(3)]
     (folder / "a.json").write_text(json.dumps({"parameters": {"method": "PAIR"}, "jailbreaks": jailbreaks}))
     return lambda at: digest(*read_artifact(at / "a.json")), ("a.json",)
+
+
+def _swapped(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    """A guard of each class, each read as what its name says."""
+    guards = {}
+    for name in ("sri", "streaming", "trajectory", "mahalanobis"):
+        guards[name] = _guards()[name]().fit(SIGNALS[:30], calibration=SIGNALS[30:])
+        guards[name].save(folder / f"{name}.safetensors")
+
+    def reader(at: Path) -> str:
+        return digest(*(type(g).load(at / f"{name}.safetensors").errors(VALUES) for name, g in guards.items()))
+
+    return reader, ("*.safetensors",)
+
+
+def _hardening(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    """What `demur harden` leaves, with guards of other classes in the places of the probes."""
+    guards = [
+        _guards()[name]().fit(SIGNALS[:30], calibration=SIGNALS[30:]) for name in ("trajectory", "sri", "streaming")
+    ]
+    names = (GUARD_FILE, LOOKS_FILE, STREAMING_FILE)
+    Hardened(*guards, pd.DataFrame({"kind": ["plain"], "value": [0.1]}), {"C": 0.1}).save(folder)  # type: ignore[arg-type]
+
+    def reader(at: Path) -> str:
+        settings = read_manifest(at / SETTINGS_FILE)
+        table = read_table(at / TABLE_FILE, expected=settings["tables"][TABLE_FILE]).table
+        scores = [type(g).load(at / name).errors(VALUES) for name, g in zip(names, guards, strict=True)]
+        return digest(settings, table.to_json(), *scores)
+
+    return reader, ("*",)
+
+
+def _comparison(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    settings, table = {"runs": [{"label": "a"}, {"label": "b"}], "differences": []}, pd.DataFrame({"value": [0.1, 0.2]})
+    Comparison(table, settings).save(folder)
+
+    def reader(at: Path) -> str:
+        found = read_manifest(at / "comparison.json")
+        table = read_table(at / "comparison.parquet", expected=found["tables"]["comparison.parquet"]).table
+        return digest(found, table.to_json())
+
+    return reader, ("comparison.*",)
+
+
+def _compared(folder: Path, model: Model, study: Path) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    for name in "ab":
+        copytree(study / "recordings" / "test_attacks", folder / name)
+        made = demur.Recording(folder / name)
+        drawn = np.random.default_rng(0).random((2, made.steps, 1, 2)).astype(np.float32)
+        demur.Anchors(drawn[0], drawn[1], made.layers, provenance=made.provenance).save(
+            folder / name / "anchors.safetensors"
+        )
+
+    def reader(at: Path) -> str:
+        return digest(compare_runs([at / "a", at / "b"], resamples=20).table.to_json())
+
+    return reader, ("*/*.json", "*/*.parquet", "*/*.safetensors", "*/*/*.parquet", "*/*/*.safetensors")
+
+
+def _split(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    llama(folder / "m", shard="40KB")
+    return _read_checkpoint(Path("m")), ("m/*.json",)
+
+
+def _gguf(folder: Path, model: Model) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    qwen_gguf(folder / "m.gguf")
+    return _read_checkpoint(Path("m.gguf")), ("m.gguf",)
+
+
+def _diffusion(folder: Path, model: Model, name: str) -> tuple[Callable[[Path], str], tuple[str, ...]]:
+    (fixture,) = (FIXTURES / name).iterdir()
+    (folder / "m").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        copy(fixture / file, folder / "m" / file)
+    return _read_checkpoint(Path("m")), ("m/*.json",)
+
+
+def _read_checkpoint(place: Path) -> Callable[[Path], str]:
+    def reader(at: Path) -> str:
+        found = demur.load(str(at / place), device="cpu")
+        return digest(found.fingerprint, found.family, found.eos_token_ids, found.mask_token_id)
+
+    return reader
 
 
 def _read_study(at: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import made_up
-from demur import Anchors, Recording
+from demur import Anchors, InputError, Recording
+from demur.files.seals import UnverifiedWarning, allow_unverified, set_allow_unverified
+from demur.judges.cache import VerdictCache
 from demur.recording import write_signal
+
+OLD = Path(__file__).parent.parent / "fixtures" / "v0_1"
+"""Written by the code of version 0.1: a recording, its anchors, signal, guard and scores, a study, verdicts."""
 
 
 def _unseal(path: Path) -> None:
@@ -35,6 +40,13 @@ def _unseal(path: Path) -> None:
             header = json.loads(file.metadata()["demur"])
         del header["hash"]
         save_file(load_file(path), path, {"demur": json.dumps(header)})
+
+
+@pytest.fixture(autouse=True)
+def nothing_allowed() -> Iterator[None]:
+    """The option holds for the rest of a process, here the next command or test."""
+    yield
+    set_allow_unverified(False)
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +92,33 @@ def test_a_file_without_a_hash_is_read_only_where_that_is_allowed(inputs: Path, 
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out.parquet"), pd.read_parquet(whole))
     again = demur(*command(at), "--out", tmp_path / "again.parquet")
     assert again.code == 2, "the permission outlived its command"
+
+
+OLD_USES: dict[str, tuple[str, str | None, Callable[[Path], list[object]]]] = {
+    "recording": ("r/manifest.json", "s.parquet", USES["recording"][1]),
+    "guard": ("g.safetensors", "e.parquet", USES["guard"][1]),
+    "study": ("study/study.json", None, lambda at: ["view", at / "study", "--no-open"]),
+}
+
+
+@pytest.mark.parametrize("kind", OLD_USES)
+def test_what_version_0_1_wrote_is_read_only_where_that_is_allowed(tmp_path: Path, kind: str) -> None:
+    named, truth, command = OLD_USES[kind]
+    at, out = shutil.copytree(OLD, tmp_path / "at"), tmp_path / "out"
+    refused = demur(*command(at), "--out", out)
+    assert (refused.code, refused.is_one_line) == (2, True), refused.stderr
+    assert f"{named}: carries no hash" in refused.stderr and "--allow-unverified" in refused.stderr
+    assert not out.exists()
+    allowed = demur(*command(at), "--out", out, "--allow-unverified")
+    assert allowed.code == 0, allowed.stderr
+    assert all(line.endswith("carries no hash and is read unverified") for line in allowed.stderr.splitlines())
+    if truth is not None:  # what version 0.1 itself computed from these files
+        pd.testing.assert_frame_equal(pd.read_parquet(out), pd.read_parquet(OLD / truth), rtol=1e-6)
+
+
+def test_verdicts_of_version_0_1_are_read_only_where_that_is_allowed(tmp_path: Path) -> None:
+    path = Path(shutil.copy(OLD / "v.jsonl", tmp_path / "v.jsonl"))
+    with pytest.raises(InputError, match=r"v\.jsonl: carries no hash.*--allow-unverified"):
+        VerdictCache(path)
+    with allow_unverified(), pytest.warns(UnverifiedWarning):
+        assert VerdictCache(path).verdicts == {"a" * 64: True, "b" * 64: False}
