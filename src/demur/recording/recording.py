@@ -268,10 +268,9 @@ class Recording:
         return arrays
 
     @cached_property
-    def _rows_of(self) -> dict[int, np.ndarray]:
+    def _rows_of(self) -> dict[Any, np.ndarray]:
         """The rows of every shard, by its number."""
-        found: dict[int, np.ndarray] = self._whole_table.groupby("shard").indices
-        return found
+        return {number: np.asarray(rows) for number, rows in self._whole_table.groupby("shard").indices.items()}
 
     def _gather(self, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         whole, is_filled = np.zeros(0), np.zeros(len(self), dtype=bool)
