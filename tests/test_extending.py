@@ -11,8 +11,10 @@ import demur
 from demur.attacks import ATTACKS
 from demur.guards import GUARDS
 from demur.judges import JUDGES
+from demur.models import FAMILIES
 from demur.models.loading import BUILDERS
 from demur.samplers import SAMPLERS
+from demur.studies import STUDY_TABLES
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
@@ -28,7 +30,7 @@ def blocks(page: Path) -> list[tuple[int, str]]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The names that the page's code leaves behind, run in an empty folder."""
     names: dict[str, Any] = {"__name__": "page"}
-    tables: list[dict[str, Any]] = [BUILDERS, ATTACKS, JUDGES, SAMPLERS, GUARDS]
+    tables: list[dict[str, Any]] = [BUILDERS, ATTACKS, JUDGES, SAMPLERS, GUARDS, FAMILIES, STUDY_TABLES]
     known = [dict(table) for table in tables]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("page"))

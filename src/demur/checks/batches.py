@@ -40,7 +40,7 @@ def batch_row(bench: Bench, kind: str) -> Row:
 def early_row(bench: Bench) -> Row:
     """A batch in which some rows end early against the same rows alone, cut where they end."""
     name, measured = "batch, rows that end", "a batch in which some rows end before the others, against each alone"
-    if bench.model.family != "autoregressive":
+    if not bench.model.traits.left_to_right:
         return Row(name, measured, outcome="not run", note="every canvas runs to its last step")
     alone = bench.alone(SHARED)
     ending = _ending(list(alone.values()))

@@ -55,7 +55,7 @@ class Bench:
         """The model's own sampler, with few steps."""
         steps = self.plan.steps
         given: dict[str, Any] = {"pooling": "paper"}
-        if self.model.family == "masked-diffusion" and not blockwise(self.model):
+        if self.model.traits.sized and not blockwise(self.model):
             given["response_length"] = response_of(steps)
             if self.model.sampler_defaults.get("block_length"):
                 given["block_length"] = response_of(steps)

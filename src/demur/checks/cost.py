@@ -27,9 +27,9 @@ def speed_row(bench: Bench) -> Row:
     count, steps = len(rows), bench.sampler.step_count
     recorded = lambda: bench.record(rows, count, sampler=_to_the_end(bench))  # noqa: E731
     other: Callable[[], object]
-    if bench.model.family == "autoregressive":
+    if bench.model.traits.left_to_right:
         beside, other = "generate", lambda: generated(bench.model, rows, steps, to_the_end=True)
-    elif bench.model.family == "masked-diffusion":
+    elif bench.model.traits.bare_pass:
         beside, other = "its forward passes alone", lambda: _passes(bench)
     else:
         return Row(
@@ -68,7 +68,7 @@ def memory_row(bench: Bench) -> Row:
 
 def _to_the_end(bench: Bench) -> object:
     """The bench's sampler, without early ends where it can do without them: both sides then do the same work."""
-    if bench.model.family != "autoregressive":
+    if not bench.model.traits.left_to_right:
         return bench.sampler
     return bench.model.default_sampler(steps=bench.sampler.step_count, suppress_eos=True)
 

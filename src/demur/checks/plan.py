@@ -95,7 +95,7 @@ def _seconds(model: Model, count: int) -> float:
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        if model.family == "uniform-diffusion":  # a pass needs a canvas too, which its sampler knows to make
+        if not model.traits.bare_pass:  # a pass needs a canvas too, which its sampler knows to make
             list(model.default_sampler(steps=1).steps(model, ids))
         else:
             run_once(model, ids)
@@ -120,7 +120,7 @@ def _estimate(model: Model, speed: Speed, steps: int, words: Sequence[int], comp
     """Seconds of all rows of the check: a chat format is taken for 20 tokens, a word for 1.3."""
     lengths = [20 + int(1.3 * count) for count in words]
     alone = [lengths[place] for place in compared]
-    if model.family == "autoregressive":
+    if model.traits.left_to_right:
         batch = speed.of(len(lengths) * max(lengths)) + steps * speed.of(len(lengths))
         single = sum(speed.of(length) + steps * speed.of(1) for length in alone)
         clean = sum(speed.of(length + steps) for length in alone)

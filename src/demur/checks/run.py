@@ -115,7 +115,7 @@ def _all_rows(bench: Bench, load_again: Mapping[str, Any] | None, seconds: float
 
 
 def _truth_rows(bench: Bench) -> Rows:
-    if bench.model.family == "autoregressive":
+    if bench.model.traits.left_to_right:
         return [("generate", lambda: generate_row(bench)), ("states", lambda: states_row(bench))]
     return [("states", lambda: canvas_row(bench))]
 

@@ -18,7 +18,7 @@ import torch
 from demur.errors import InputError
 from demur.models.json_file import read_json
 from demur.models.limits import require_fitting_size, require_sane_config
-from demur.models.model import Family
+from demur.models.traits import Family
 from demur.models.weight_files import named, opened, read_headers, weight_files, wrapper_prefix
 
 DType = str | torch.dtype

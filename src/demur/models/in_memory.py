@@ -7,7 +7,7 @@ the way in for masked-diffusion models with code of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeGuard, get_args
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 
@@ -15,7 +15,8 @@ from demur.errors import InputError
 from demur.models.chat import ChatFormat
 from demur.models.end_tokens import end_tokens, pad_token, token_ids, vocabulary_size
 from demur.models.families import require_autoregressive
-from demur.models.model import Family, Model
+from demur.models.model import Model
+from demur.models.traits import DEFAULT, FAMILIES, Family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,16 +65,16 @@ def from_network(
     eos_token_ids : by default those of generation config, config, tokenizer and chat template together.
     sampler_defaults, content_before : see `Model`. chat_format : by default `ChatFormat.of` the tokenizer.
     """
-    if family is not None and family not in get_args(Family):
-        raise InputError(f"family is {family!r}; expected one of {', '.join(map(repr, get_args(Family)))}")
+    if family is not None and family not in FAMILIES.names():
+        raise InputError(f"family is {family!r}; expected one of {', '.join(map(repr, FAMILIES))}")
     chat_format = chat_format or ChatFormat.of(tokenizer)  # before any other use of the template, which it tries out
     config: Any = network.config
     if family is None:
         settings = {"architectures": [type(network).__name__], **_plain_config(config)}
         require_autoregressive(name, settings, {}, asked=False)
-        family = "autoregressive"
-    if mask_token_id is None and family == "masked-diffusion":
-        mask_token_id = _mask_id(name, config, tokenizer)
+        family = DEFAULT
+    if mask_token_id is None and FAMILIES[family].has_masks:
+        mask_token_id = _mask_id(name, family, config, tokenizer)
     _require_known(name, "mask_token_id", mask_token_id, network)
     eos = end_tokens(network, tokenizer) if eos_token_ids is None else list(dict.fromkeys(eos_token_ids))
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -97,11 +98,11 @@ def from_network(
     )
 
 
-def _mask_id(name: str, config: Any, tokenizer: Any) -> int:
+def _mask_id(name: str, family: str, config: Any, tokenizer: Any) -> int:
     found = token_ids(getattr(config, "mask_token_id", None), getattr(tokenizer, "mask_token_id", None))
     if not found:
         raise InputError(
-            f"{name}: a masked-diffusion model needs a mask token, and neither its config nor its tokenizer "
+            f"{name}: a {family} model needs a mask token, and neither its config nor its tokenizer "
             f"names one; give mask_token_id"
         )
     return found[0]

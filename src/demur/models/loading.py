@@ -32,8 +32,9 @@ from demur.models.formats.sdar import build_sdar
 from demur.models.hub import hub_folder
 from demur.models.in_memory import from_network, is_network
 from demur.models.json_file import read_json, read_json_if_there
-from demur.models.model import Family, Model
+from demur.models.model import Model
 from demur.models.tokenizer_files import TOKENIZER_FILES, has_tokenizer, read_tokenizer
+from demur.models.traits import DEFAULT, Family
 from demur.models.weight_files import has_weights
 
 if TYPE_CHECKING:
@@ -169,19 +170,19 @@ def _built(
         if family not in (None, built.family):
             raise InputError(f"{name}: is a {built.family} model, not {family}; leave family out")
         return built
-    if family not in (None, "autoregressive"):
+    if family not in (None, DEFAULT):
         raise InputError(
             f"{name}: no {family} format of demur's has model_type {config.get('model_type')!r}; load it with its own "
             f"code and hand it to demur.models.from_network(family={family!r})"
         )
     if gguf_file is not None:
-        return Built(build_gguf(folder, gguf_file, dtype), "autoregressive", [])
+        return Built(build_gguf(folder, gguf_file, dtype), DEFAULT, [])
     tokens = read_json_if_there(folder / "tokenizer_config.json")
     require_autoregressive(name, config, tokens, asked=family is not None)
     if not is_adapter(folder):
-        return Built(build_causal(config, folder, dtype, trust_remote_code=trust_remote_code), "autoregressive", [])
+        return Built(build_causal(config, folder, dtype, trust_remote_code=trust_remote_code), DEFAULT, [])
     with without_adapter(folder) as alone:
-        return Built(build_causal(config, alone, dtype, trust_remote_code=trust_remote_code), "autoregressive", [])
+        return Built(build_causal(config, alone, dtype, trust_remote_code=trust_remote_code), DEFAULT, [])
 
 
 def _settings(folder: Path) -> dict[str, Any]:

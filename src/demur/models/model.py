@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,22 +20,15 @@ from demur.errors import InputError
 from demur.models.capture import ThreadPasses, forks, innermost, passes_of, require_same_process
 from demur.models.chat import ChatFormat, decode_response
 from demur.models.fingerprint import network_hash, tokenizer_hash
+from demur.models.traits import FAMILIES, Family, Traits
 from demur.notebook import facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Family = Literal["autoregressive", "masked-diffusion", "uniform-diffusion"]
 Layer = int | str
 Store = Callable[[int, torch.Tensor], None]
 """Takes in the place of a layer among those asked for, and its state."""
-
-SAMPLER_OF_FAMILY: dict[str, str] = {
-    "autoregressive": "demur.samplers:Autoregressive",
-    "masked-diffusion": "demur.samplers:MaskedDiffusion",
-    "uniform-diffusion": "demur.samplers:UniformDiffusion",
-}
-"""The sampler each family is decoded with, as ``module:class``: by name, because samplers import models."""
 
 
 @dataclass(repr=False)
@@ -43,7 +36,7 @@ class Model:
     """A network ready to be recorded.
 
     network : the torch module, in eval mode; tokenizer : None where the checkpoint has none.
-    family : "autoregressive", "masked-diffusion" or "uniform-diffusion".
+    family : "autoregressive", "masked-diffusion" or "uniform-diffusion", or another of `FAMILIES`.
     content : identity of config and weights, part of `fingerprint`; where it is empty, a hash over the weights that
         is taken anew when one of them has changed.
     eos_token_ids : tokens that end a response; may be set. pad_token_id : fills where nothing stands.
@@ -87,6 +80,11 @@ class Model:
         dtype = str(self.dtype).removeprefix("torch.")
         sizes = {"layers": self.layer_count, "width": self.width}
         return {"family": self.family, **sizes, "dtype": dtype, "device": str(self.device)}
+
+    @property
+    def traits(self) -> Traits:
+        """What models of its family can do."""
+        return FAMILIES.find(self.family)
 
     @property
     def config(self) -> Any:
@@ -146,7 +144,7 @@ class Model:
 
     def default_sampler(self, steps: int = 32, **overrides: Any) -> Any:
         """The sampler that the checkpoint's authors would use, with `steps` steps; overrides win."""
-        module, _, name = SAMPLER_OF_FAMILY[self.family].partition(":")
+        module, _, name = self.traits.sampler.partition(":")
         sampler = getattr(importlib.import_module(module), self.samplers[0] if self.samplers else name)
         return sampler(steps=steps, **{**self.sampler_defaults, **overrides})
 

@@ -48,7 +48,7 @@ class ModelAsker:
 
 
 def _answer_sizes(model: Model) -> dict[str, int]:
-    if model.family == "masked-diffusion":
+    if model.traits.sized:
         return {"steps": ANSWER_LENGTH, "response_length": ANSWER_LENGTH}
     # The canvas of a uniform diffusion model has the length it was trained with.
-    return {"steps": ANSWER_LENGTH} if model.family == "autoregressive" else {}
+    return {"steps": ANSWER_LENGTH} if model.traits.left_to_right else {}

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demur.errors import InputError
-from demur.models import Model
+from demur.models import FAMILIES, Model
 from demur.prompts import Prompt, ReadOptions, file_rows
 from demur.prompts.infill import infill_parts
 from demur.prompts.values import checked_text
@@ -25,7 +25,7 @@ def forced_of(model: Model, prompt: Prompt, sampler: Sampler, where: str) -> lis
 
     where : what messages call the prompt. Positions behind the end of the template are free.
     """
-    kind = "infill" if prompt.infill else "prefill"
+    kind, traits = "infill" if prompt.infill else "prefill", FAMILIES.find(sampler.family)
     forced: list[int] = []
     for part in infill_parts(prompt.infill) if prompt.infill else [prompt.prefill or ""]:
         forced += [FREE] * part if isinstance(part, int) else model.encode_prefill(part) if part else []
@@ -37,12 +37,12 @@ def forced_of(model: Model, prompt: Prompt, sampler: Sampler, where: str) -> lis
     if len(forced) > sampler.response_length:
         raise InputError(
             f"{where}: its {kind} has {len(forced)} tokens, more than the response's {sampler.response_length}; "
-            f"record more {'steps' if sampler.family == 'autoregressive' else 'positions (response_length)'} "
+            f"record more {'steps' if traits.left_to_right else 'positions (response_length)'} "
             f"or shorten it"
         )
-    if sampler.family == "autoregressive" and _has_gap(forced):
+    if traits.forces == "beginning" and _has_gap(forced):
         raise InputError(
-            f"{where}: its infill forces text behind a gap, which an autoregressive sampler cannot: it forces a "
+            f"{where}: its infill forces text behind a gap, which an {sampler.family} sampler cannot: it forces a "
             f"beginning only. Use a masked-diffusion model, or the field 'prefill'"
         )
     return forced

@@ -22,7 +22,7 @@ import torch
 
 from demur.errors import InputError
 from demur.looks import WINDOW, Looks
-from demur.models import Family, Layer, Model
+from demur.models import FAMILIES, Family, Layer, Model
 
 Pooling = Literal["paper", "released"]
 Prefill = torch.Tensor | Sequence[Sequence[int]]
@@ -189,13 +189,10 @@ def require_family(model: Model, sampler: Sampler) -> None:
             f"the model's own"
         )
     if model.family != sampler.family:
-        mend = {
-            "autoregressive": "MaskedDiffusion with order='left_to_right' decodes a masked diffusion model so",
-            "masked-diffusion": "a network of that family in memory needs from_network(family=...) and a mask token",
-        }
+        known = FAMILIES.get(sampler.family)
         raise InputError(
             f"{model.name}: is of the family {model.family} and {type(sampler).__name__} decodes {sampler.family} "
-            f"models; leave the sampler out to take the model's own. {mend.get(sampler.family, '')}".rstrip()
+            f"models; leave the sampler out to take the model's own. {known.mend if known else ''}".rstrip()
         )
 
 

@@ -39,7 +39,7 @@ def token_losses(model: Model, text: str, folds: int = 8) -> NDArray[np.float64]
 def losses_of(model: Model, texts: Sequence[str], folds: int = 8) -> list[NDArray[np.float64]]:
     """`token_losses` of several texts, in batches of `TOKENS_AT_ONCE`; the same whatever else is in the batch."""
     rows = [_encoded(model, text) for text in texts]
-    if model.family == "autoregressive":
+    if model.traits.likelihood == "next token":
         found = _left_to_right(model, rows)
     else:
         found = [_masked(model, ids, folds) for ids in rows]
@@ -47,11 +47,11 @@ def losses_of(model: Model, texts: Sequence[str], folds: int = 8) -> list[NDArra
 
 
 def _encoded(model: Model, text: str) -> torch.Tensor:
-    if model.family == "uniform-diffusion":
-        raise InputError(f"{model.name}: a uniform diffusion model has no likelihood of a text; use another model")
+    if model.traits.likelihood is None:
+        raise InputError(f"{model.name}: models of the family {model.family} have no likelihood of a text; use another model")
     if model.tokenizer is None:
         raise InputError(f"{model.name}: has no tokenizer files, so the perplexity of a text cannot be had")
-    special = model.family == "autoregressive"
+    special = model.traits.likelihood == "next token"
     ids = torch.tensor(model.tokenizer(text, add_special_tokens=special)["input_ids"], device=model.device)
     if model.context_length is not None and len(ids) > model.context_length:
         raise InputError(f"a text of {len(ids)} tokens does not fit {model.name}'s context of {model.context_length}")

@@ -77,7 +77,11 @@ def _codes(played: Played, tracks: list[Track], show_text: bool) -> Codes:
 
 def _blank(played: Played) -> str:
     """What a position without a token is called."""
-    return "masked" if played.sampler == "MaskedDiffusion" else "not generated"
+    from demur.models import FAMILIES
+    from demur.samplers import SAMPLERS
+
+    sampler = SAMPLERS.get(played.sampler)
+    return "masked" if sampler and FAMILIES[sampler.family].has_masks else "not generated"
 
 
 def _facts(played: Played, tracks: list[Track], codes: Codes) -> dict[str, Any]:

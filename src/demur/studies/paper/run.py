@@ -88,7 +88,7 @@ def run_paper(
         sampler = model.default_sampler(steps=steps, seed=seed)
         study = run_study(model, prepared, folder / "own", sampler=sampler, **common)
         ordered = None
-        if model.family == "masked-diffusion":
+        if "order" in sampler.arguments:  # which only samplers of masked diffusion have
             told("the same weights from left to right")
             left = model.default_sampler(steps=sampler.response_length, seed=seed, order="left_to_right")
             ordered = replace(run_study(model, prepared, folder / "left-to-right", sampler=left, **common), made=None)

@@ -56,7 +56,7 @@ def defenses_of(subject: Subject, model: Model, guard_models: Sequence[str] = ()
     streaming = [GuardDefense(subject.streaming, subject.anchors), GuardDefense(watching, looks)]
     examine = SelfExamine(model)
     asked = subject.recordings[CALIBRATION].table["prompt"].tolist()
-    filters: list[Defense] = [] if model.family == "uniform-diffusion" else [PerplexityFilter(model).fit(asked)]
+    filters: list[Defense] = [] if model.traits.likelihood is None else [PerplexityFilter(model).fit(asked)]
     models = [GuardModel(name) for name in guard_models]
     together = [AnyOf(sri, examine), *(AnyOf(direction, one) for one in filters)]
     return [*filters, examine, *models, sri, direction, *streaming, *together]

@@ -58,7 +58,7 @@ def infilling_table(
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """RR, RR with the SRI Guard, and with a judge of harm ASR, of both attacks on the plain harmful test prompts."""
-    if model.family != "masked-diffusion":
+    if model.traits.forces != "anywhere":
         return subject.table([])
     asked = subject.recordings["test_harmful"].table
     plain = [Prompt(str(row.id), str(row.prompt), label="harmful") for row in asked.itertuples()]
