@@ -39,17 +39,17 @@ def test_no_source_compares_the_name_of_a_family() -> None:
 
 def test_what_a_family_says_is_what_its_sampler_does() -> None:
     for name, traits in FAMILIES.items():
-        sampler = SAMPLERS[traits.sampler.partition(":")[2]]
+        sampler = SAMPLERS[traits.sampler]
         assert sampler.family == name and sampler.revises is traits.revises
 
 
 @pytest.fixture
 def own_family() -> Iterator[Any]:
     """A family with its sampler, for the test alone."""
-    name = f"{__name__}:Own"
-    FAMILIES.register("own")(Traits(name, has_masks=True, forces="anywhere", likelihood=None))
+    SAMPLERS.register("Own")(Own)
+    FAMILIES.register("own")(Traits("Own", has_masks=True, forces="anywhere", likelihood=None))
     yield "own"
-    del FAMILIES["own"]
+    del FAMILIES["own"], SAMPLERS["Own"]
 
 
 class Own(MaskedDiffusion):

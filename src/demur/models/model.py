@@ -144,8 +144,8 @@ class Model:
 
     def default_sampler(self, steps: int = 32, **overrides: Any) -> Any:
         """The sampler that the checkpoint's authors would use, with `steps` steps; overrides win."""
-        module, _, name = self.traits.sampler.partition(":")
-        sampler = getattr(importlib.import_module(module), self.samplers[0] if self.samplers else name)
+        samplers = importlib.import_module("demur.samplers").SAMPLERS  # by name, because samplers import models
+        sampler = samplers.find(self.samplers[0] if self.samplers else self.traits.sampler)
         return sampler(steps=steps, **{**self.sampler_defaults, **overrides})
 
     def encode(self, prompt: str, history: Sequence[Mapping[str, str]] = ()) -> list[int]:

@@ -22,7 +22,7 @@ DEFAULT: Family = "autoregressive"
 class Traits:
     """What the models of a family can do.
 
-    sampler : the class that decodes them, as ``module:class``: by name, because samplers import models.
+    sampler : the name in `demur.samplers.SAMPLERS` of what decodes them.
     left_to_right : a step is a token behind those before it, and a row may end before the others.
     revises : a token that is predicted and not committed may change at a later step.
     has_masks : a mask token stands where nothing is committed.
@@ -48,7 +48,7 @@ FAMILIES: Registry[Traits] = Registry(
     "family",
     {
         "autoregressive": Traits(
-            "demur.samplers:Autoregressive",
+            "Autoregressive",
             left_to_right=True,
             revises=False,
             forces="beginning",
@@ -57,13 +57,13 @@ FAMILIES: Registry[Traits] = Registry(
             mend="MaskedDiffusion with order='left_to_right' decodes a masked diffusion model so",
         ),
         "masked-diffusion": Traits(
-            "demur.samplers:MaskedDiffusion",
+            "MaskedDiffusion",
             has_masks=True,
             forces="anywhere",
             likelihood="masked token",
             mend="a network of that family in memory needs from_network(family=...) and a mask token",
         ),
-        "uniform-diffusion": Traits("demur.samplers:UniformDiffusion", sized=False, bare_pass=False),
+        "uniform-diffusion": Traits("UniformDiffusion", sized=False, bare_pass=False),
     },
 )
 """Every family by name; `FAMILIES.register(name)(Traits(...))` adds one."""

@@ -48,7 +48,9 @@ def losses_of(model: Model, texts: Sequence[str], folds: int = 8) -> list[NDArra
 
 def _encoded(model: Model, text: str) -> torch.Tensor:
     if model.traits.likelihood is None:
-        raise InputError(f"{model.name}: models of the family {model.family} have no likelihood of a text; use another model")
+        raise InputError(
+            f"{model.name}: models of the family {model.family} have no likelihood of a text; use another model"
+        )
     if model.tokenizer is None:
         raise InputError(f"{model.name}: has no tokenizer files, so the perplexity of a text cannot be had")
     special = model.traits.likelihood == "next token"
