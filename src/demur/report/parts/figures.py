@@ -19,17 +19,25 @@ from demur.files.writing import write_whole
 from demur.report.parts.groups import HARMFUL, RATE_COLUMNS, Style, attacks, name_of, style_of
 from demur.report.parts.labels import NOT_MEASURED, area, broken, short
 from demur.report.parts.look import INK, MUTED, RULE, STYLE, WIDTH, render, say_not_measured, tint
+from demur.report.parts.sample import sampled
 from demur.report.parts.trajectories import bands_figure
 from demur.studies.study.results import Study
 
 MANY_POINTS = 400
 """From this many on, points are rasterised, or an SVG would carry a shape for each."""
 
+MOST_THRESHOLDS = 2_000
+"""Points of an ROC curve; of more thresholds, evenly many are drawn. The AUROC beside it is over all."""
+MOST_POINTS = 5_000
+"""Generations that a figure shows as points; of more, a sample with equally many of each kind."""
+
 
 @matplotlib.rc_context(STYLE)
 def projection_figure(study: Study) -> Figure:
     """The two axes of a linear discriminant analysis that part the kinds of generation best."""
-    points = study.projection
+    every = study.projection
+    points = every.iloc[sampled(every["kind"], MOST_POINTS)] if len(every) else every
+    counts = every["kind"].value_counts()
     figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlabel="first discriminant axis", ylabel="second discriminant axis", xticks=[], yticks=[])
@@ -43,7 +51,7 @@ def projection_figure(study: Study) -> Figure:
             marker=style.marker,
             alpha=0.65,
             linewidths=0,
-            label=f"{short(kind)}, n = {len(part)}",
+            label=f"{short(kind)}, n = {counts[kind]}" + _shown(len(part), counts[kind]),
             rasterized=len(points) > MANY_POINTS,
         )
     if len(points):
@@ -51,6 +59,10 @@ def projection_figure(study: Study) -> Figure:
     else:
         say_not_measured(axes)
     return figure
+
+
+def _shown(part: int, count: int) -> str:
+    return "" if part == count else f", {part} drawn"
 
 
 @matplotlib.rc_context(STYLE)
@@ -138,12 +150,21 @@ def _errors(study: Study, set_name: str, group: str | None) -> np.ndarray:
 def _roc(axes: Axes, negatives: np.ndarray, positives: np.ndarray, limit: float | None, style: Style) -> Line2D:
     """Draw the curve over all thresholds, and the point at the calibrated one."""
     thresholds = np.unique(np.concatenate([negatives, positives, [np.inf, -np.inf]]))[::-1]
-    false, true = ((scores[:, None] > thresholds).mean(axis=0) for scores in (negatives, positives))
+    if len(thresholds) > MOST_THRESHOLDS:
+        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, MOST_THRESHOLDS).astype(int)]
+    false, true = (share_above(scores, thresholds) for scores in (negatives, positives))
     (line,) = axes.plot(false, true, color=style.colour, linestyle=style.dash, linewidth=1.8)
     if limit is not None:
         point = [(negatives > limit).mean()], [(positives > limit).mean()]
         axes.plot(*point, color=style.colour, marker=style.marker, markersize=7, markeredgecolor="white", zorder=4)
     return line
+
+
+def share_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """The share of the scores above each threshold, NaN where there are no scores."""
+    if not len(scores):
+        return np.full(len(thresholds), np.nan)
+    return np.asarray(1 - np.searchsorted(np.sort(scores), thresholds, side="right") / len(scores))
 
 
 def _auroc_label(study: Study, name: str, count: int) -> str:

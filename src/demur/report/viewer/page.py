@@ -19,13 +19,16 @@ from markupsafe import Markup
 from demur.report.parts.groups import name_of
 from demur.report.parts.labels import visible
 from demur.report.parts.linked import write_page
+from demur.report.parts.sample import sampled
 from demur.report.study.page import environment, short_name
 from demur.report.viewer.packing import Codes, Track, pack
-from demur.report.viewer.played import Played, read_played
+from demur.report.viewer.played import Played, group_of, read_played
 
 HERE = Path(__file__).parent
 SCRIPTS = tuple(f"viewer{part}.js" for part in ("_data", "_chart", "_whole", "_list", "_address", ""))
 STYLES = ("../parts/look.css", "viewer.css")
+MOST_BYTES = 25_000_000
+"""Of the whole file, which browsers open at once and mail still takes."""
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 """What could end a script element or a line of it; JSON may spell every character this way."""
 
@@ -42,7 +45,16 @@ def write_viewer(run: str | Path, path: str | Path, *, show_text: bool = False) 
 
 
 def viewer_page(played: Played, *, show_text: bool = False) -> str:
-    """The page of the viewer."""
+    """The page of the viewer, with a sample of the generations where all would make more than `MOST_BYTES`."""
+    page = _page(played, show_text)
+    while (size := len(page.encode())) > MOST_BYTES and len(played.generations) > 1:
+        most = max(1, int(0.97 * len(played.generations) * MOST_BYTES / size))
+        played = played.only(sampled(group_of(played.generations), most))
+        page = _page(played, show_text)
+    return page
+
+
+def _page(played: Played, show_text: bool) -> str:
     tracks = played.tracks
     codes = _codes(played, tracks, show_text)
     packed = pack(tracks, played.signals, played.text_signals, codes, revises=played.revises)
@@ -54,6 +66,7 @@ def viewer_page(played: Played, *, show_text: bool = False) -> str:
             model=short_name(played.model),
             sampler=played.sampler,
             generations=len(tracks),
+            total=played.total,
             steps=played.steps,
             positions=len(tracks[0].committed_at),
             revises=played.revises,

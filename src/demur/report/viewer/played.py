@@ -7,7 +7,7 @@ what the page looks like is left to others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,15 @@ from demur.errors import InputError
 from demur.recording import Recording
 from demur.recording import folder as files
 from demur.recording.derived import Deriver, Shard, derive
+from demur.report.parts.sample import sampled
 from demur.report.viewer.packing import Track, track_of
 from demur.studies.compare.runs import signal_of
 from demur.studies.study.derivers import TEXT_SIGNAL
 from demur.studies.study.results import PROMPT_SETS, SETTINGS, Study, is_study, read_study
 
+TRACKS, BLANKS = "tracks", "blanks"
+MOST = 20_000
+"""Generations that are read for a page; of a larger run, a sample."""
 COLUMNS = ["set", "id", "group", "attack", "prompt", "text", "refused", "flagged", "guard_error"]
 
 
@@ -35,8 +39,9 @@ class Played:
     signals, text_signals : float32 ``[generations, steps]``, NaN where there is none.
     references : float32 ``[2, steps]``, of answered harmless and refused harmful prompts; None where unknown.
     limit : the guard's limit, None where there is no guard.
-    recordings : where the tokens are; together they hold the rows of `generations`, in that order.
-    derived : what `TRACKS` and `BLANKS` give for each recording, where it is known already.
+    recordings : where the tokens are. places : which of their rows `generations` are, int64 ``[generations]``, in
+    ascending order; None for all.
+    derived : what `TRACKS` and `BLANKS` give for each recording, where it is known already; None for rows left out.
     """
 
     model: str
@@ -46,6 +51,7 @@ class Played:
     references: np.ndarray | None
     limit: float | None
     recordings: Sequence[Recording]
+    places: np.ndarray | None = None
     derived: Sequence[Mapping[str, Any]] = ()
 
     @property
@@ -68,27 +74,58 @@ class Played:
         """The model's end-of-sequence tokens."""
         return list(self.recordings[0].manifest["eos_token_ids"])
 
+    @property
+    def total(self) -> int:
+        """Generations of the run, shown or not."""
+        return sum(map(len, self.recordings))
+
+    def only(self, chosen: np.ndarray) -> Played:
+        """The same with some of its generations alone, by their places among these, in ascending order."""
+        places = chosen if self.places is None else self.places[chosen]
+        return replace(
+            self,
+            generations=self.generations.iloc[chosen].reset_index(drop=True),
+            signals=self.signals[chosen],
+            text_signals=self.text_signals[chosen],
+            places=places,
+        )
+
     @cached_property
     def _of_shards(self) -> Sequence[Mapping[str, Any]]:
-        return self.derived or [derive(recording, [TRACKS, BLANKS]) for recording in self.recordings]
+        if self.derived:
+            return self.derived
+        starts = np.cumsum([0, *map(len, self.recordings)])
+        chosen = np.arange(self.total) if self.places is None else self.places
+        return [
+            derive(recording, derivers_of(chosen[(chosen >= start) & (chosen < end)] - start))
+            for recording, start, end in zip(self.recordings, starts[:-1], starts[1:], strict=True)
+        ]
 
     @property
     def tracks(self) -> list[Track]:
         """How the response of every generation came about, in the order of the rows."""
-        return [track for found in self._of_shards for track in found[TRACKS.name]]
+        tracks = [track for found in self._of_shards for track in found[TRACKS]]
+        return tracks if self.places is None else [tracks[place] for place in self.places.tolist()]
 
     def blank_tokens(self) -> list[int]:
         """Ids that fill positions to which nothing was ever committed: the sampler's mask or padding."""
-        return sorted({token for found in self._of_shards for tokens in found[BLANKS.name] for token in tokens})
+        return sorted({token for found in self._of_shards for tokens in found[BLANKS] for token in tokens or ()})
 
 
-def _blanks(shard: Shard) -> list[list[int]]:
-    pairs = zip(shard.arrays["tokens"], shard.arrays["committed_at"], strict=True)
-    return [np.unique(tokens[committed_at == 0]).tolist() for tokens, committed_at in pairs]
+def derivers_of(chosen: np.ndarray) -> list[Deriver]:
+    """What gives the tracks and the blanks of the chosen rows of a recording, and None for all others."""
 
+    def tracks(shard: Shard) -> list[Track | None]:
+        wanted = np.isin(shard.rows, chosen)
+        every = zip(wanted, range(len(shard)), strict=True)
+        return [track_of(shard.recording.tokens_of(shard.arrays, at)) if is_one else None for is_one, at in every]
 
-TRACKS = Deriver("tracks", lambda shard: [track_of(tokens) for _, tokens in shard.all_steps_tokens()])
-BLANKS = Deriver("blanks", _blanks)
+    def blanks(shard: Shard) -> list[list[int] | None]:
+        wanted = np.isin(shard.rows, chosen)
+        rows = zip(wanted, shard.arrays["tokens"], shard.arrays["committed_at"], strict=True)
+        return [np.unique(tokens[at == 0]).tolist() if is_one else None for is_one, tokens, at in rows]
+
+    return [Deriver(TRACKS, tracks), Deriver(BLANKS, blanks)]
 
 
 def read_played(folder: str | Path) -> Played:
@@ -114,7 +151,7 @@ def played_study(study: Study) -> Played:
     places = [np.flatnonzero(study.generations["set"] == name) for name in kept]
     recordings = [_recording_of(study, name, rows) for name, rows in zip(kept, places, strict=True)]
     order = np.concatenate(places)
-    return Played(
+    played = Played(
         model=str(study.settings["model"]),
         generations=study.generations.iloc[order].reset_index(drop=True).reindex(columns=COLUMNS),
         signals=study.signals[order],
@@ -123,15 +160,22 @@ def played_study(study: Study) -> Played:
         limit=(study.settings.get("guard") or {}).get("threshold"),
         recordings=recordings,
     )
+    return played.only(sampled(group_of(played.generations), MOST)) if played.total > MOST else played
+
+
+def group_of(generations: pd.DataFrame) -> list[str]:
+    """What a sample holds equally many of: prompt sets and groups."""
+    return (generations["set"].astype(str) + "/" + generations["group"].astype(str)).tolist()
 
 
 def played_recording(recording: Recording) -> Played:
     """The generations of a recording by itself, without references, guard and, where it has no text, text signal."""
     signal = signal_of(recording)
-    wanted = [signal, TRACKS, BLANKS, *([TEXT_SIGNAL] if recording.table["text"].notna().all() else [])]
+    chosen = sampled(recording.table["group"], MOST)
+    wanted = [signal, *derivers_of(chosen), *([TEXT_SIGNAL] if recording.table["text"].notna().all() else [])]
     found = derive(recording, wanted)
     signals = found[signal.name]
-    return Played(
+    played = Played(
         model=recording.provenance.model,
         generations=recording.table.assign(set=recording.path.name).reindex(columns=COLUMNS),
         signals=signals,
@@ -141,6 +185,7 @@ def played_recording(recording: Recording) -> Played:
         recordings=[recording],
         derived=[found],
     )
+    return played.only(chosen) if len(chosen) < len(recording) else played
 
 
 def _recording_of(study: Study, name: str, rows: np.ndarray) -> Recording:
