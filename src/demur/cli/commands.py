@@ -25,6 +25,8 @@ from demur.cli.harden import harden
 from demur.cli.merge import merge
 from demur.cli.paper import study_paper
 from demur.cli.record import record
+from demur.cli.replay import replay
+from demur.cli.serve import serve
 from demur.cli.signal import anchors, signal
 from demur.cli.study import study
 from demur.cli.view import view
@@ -83,6 +85,8 @@ add(app, attack, "attack", "demur attack --list", "demur attack prefix-injection
 add(app, artifact, "artifact", "demur artifact hub:JailbreakBench/JBB-Behaviors --out behaviours.jsonl")
 add(app, check, "check", "demur check Qwen/Qwen2.5-0.5B-Instruct --quick")
 add(app, harden, "harden", "demur harden Qwen/Qwen2.5-0.5B-Instruct --out runs/hardened")
+add(app, serve, "serve", "demur serve Qwen/Qwen2.5-0.5B-Instruct --guard runs/qwen")
+add(app, replay, "replay", "demur replay verdicts.jsonl --recording runs/mine --guard runs/qwen")
 add(guard_app, guard_fit, "fit", "demur guard fit train.parquet --calibration held_out.parquet --out guard.safetensors")
 add(guard_app, guard_score, "score", "demur guard score guard.safetensors signal.parquet --out scores.parquet")
 add(guard_app, guard_show, "show", "demur guard show guard.safetensors", "demur guard show owner/name")

@@ -56,6 +56,7 @@ class Tap:
         self._rows: dict[Hashable, int] = {}
         self._free = list(range(requests))[::-1]
         self._steps = np.zeros(requests, dtype=np.int64)
+        self._counts = np.zeros(requests, dtype=np.int64)  # of the tokens in each row's sum
         self._sums = torch.empty(0)  # of the states of each row's tokens, [rows, layers, width]
         self._window = (reading.looks and reading.looks.window) or 0
         self._held = torch.empty(0)  # the latest states of each row, [rows, window, layers, width]
@@ -89,7 +90,7 @@ class Tap:
         row = self._free.pop()
         self._rows[request] = row
         self.watching.restart(np.array([row]))
-        self._steps[row] = 0
+        self._steps[row] = self._counts[row] = 0
         if self._sums.numel():
             self._sums[row] = 0
 
@@ -111,15 +112,11 @@ class Tap:
         if self._window:
             self._held[here, torch.as_tensor(self._steps[rows] % self._window, device=states.device)] = states.float()
         self._steps[rows] += 1
+        self._counts[rows] += 1
         due = self.watching.due(self._steps[rows], rows)
         if due.any():
-            chosen, place = rows[due], here[torch.as_tensor(due)]
-            counts = torch.as_tensor(self._steps[chosen], device=states.device).float()[:, None, None]
-            phi = self._sums[place] / counts
-            window = None
-            if self._window:
-                window = torch.where(counts > self._window, self._held[place].sum(dim=1) / self._window, phi)
-            self.watching.update(phi, self._steps[chosen], chosen, window)
+            phi, window = self._means(rows[due])
+            self.watching.update(phi, self._steps[rows[due]], rows[due], window)
         return self.watching.stopped_at[rows] > 0
 
     def judge(
@@ -138,6 +135,36 @@ class Tap:
         self._steps[rows] = self._steps[rows] + 1 if step is None else step
         return self.watching.update(phi, self._steps[rows], rows, window)
 
+    def finish(
+        self,
+        request: Hashable,
+        phi: torch.Tensor | None = None,
+        window: torch.Tensor | None = None,
+        *,
+        cut: bool = False,
+    ) -> Verdict:
+        """The request has ended: its states stay as they are at the looks that are left, as in a recording.
+
+        phi, window : ``[layers, width]``, of a request that was given to `judge`. cut : the answer was cut off and did
+        not end by itself. Then, and on looks of whole answers, the next look alone sees it, unless one fell on its last
+        step.
+        """
+        row = np.array([self._row(request)])
+        last, looked = int(self._steps[row[0]]), self.cleared(request)
+        left = [step for step in self.watching.reading.steps if step > last]
+        if cut or self.watching.reading.looks is not None:
+            left = [] if looked is None or looked == last else left[:1]
+        if left:
+            means = self._means(row) if phi is None else (phi[None], None if window is None else window[None])
+            for step in left:
+                self.watching.update(means[0], step, row, means[1])
+        return self.verdict(request)
+
+    def cleared(self, request: Hashable) -> int | None:
+        """The latest step that a look has seen, 0 before the first; None where no look is left to come."""
+        looks, steps = int(self.watching.looks[self._row(request)]), self.watching.reading.steps
+        return None if looks == len(steps) else steps[looks - 1] if looks else 0
+
     def verdict(self, request: Hashable) -> Verdict:
         """What is said of an open request so far."""
         row = self._row(request)
@@ -150,6 +177,15 @@ class Tap:
         found = self.verdict(request)
         self._free.append(self._rows.pop(request))
         return found
+
+    def _means(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of these rows the mean of the states of all tokens, ``[rows, layers, width]``, and of the latest of them."""
+        place = torch.as_tensor(rows, device=self._sums.device)
+        counts = torch.as_tensor(self._counts[rows], device=self._sums.device).clamp(min=1).float()[:, None, None]
+        phi = self._sums[place] / counts
+        if not self._window:
+            return phi, None
+        return phi, torch.where(counts > self._window, self._held[place].sum(dim=1) / self._window, phi)
 
     def _row(self, request: Hashable) -> int:
         if request not in self._rows:
@@ -171,7 +207,7 @@ class Tap:
         """Make room for as many requests again."""
         count = len(self._steps)
         self.watching.grow(count)
-        self._steps = np.concatenate([self._steps, np.zeros_like(self._steps)])
+        self._steps, self._counts = (np.concatenate([one, np.zeros_like(one)]) for one in (self._steps, self._counts))
         self._free = list(range(count, 2 * count))[::-1]
         if self._sums.numel():
             self._sums = torch.cat([self._sums, torch.zeros_like(self._sums)])

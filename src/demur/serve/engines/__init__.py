@@ -1,0 +1,1 @@
+"""What makes the generations of a server."""
