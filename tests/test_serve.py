@@ -1,9 +1,11 @@
 """The guarded server, asked by OpenAI's own client over a real connection: verdicts are those of a recording."""
 
+import copy
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -12,7 +14,7 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from serving import Served, app_of, chat, running, served
+from serving import Served, app_of, chat, running, served, toy_prompts
 
 REQUESTS = int(os.environ.get("DEMUR_SERVE_REQUESTS", "48"))
 """200 in `make test-serve`."""
@@ -213,3 +215,56 @@ def test_a_key_is_needed_where_one_is_set_but_for_the_state() -> None:
             assert client.get(path, headers={"authorization": "Bearer wrong"}).json()["error"]["code"]
             for key in ("first-secret", "second-secret"):
                 assert client.get(path, headers={"authorization": f"Bearer {key}"}).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def on_looks() -> Served:
+    """Guards over whole answers of 48 tokens, with the prompt's own state as look 0."""
+    import demur
+    from demur.guards import DirectionGuard, StreamingGuard, states_of
+    from demur.serve import Watched
+
+    model = demur.load("demur/tiny-ar", device="cpu")
+    sets = [("guard_train_harmless", 24), ("guard_calibration_harmless", 24), ("anchors_harmful", 24)]
+    prompts = [*toy_prompts("test_attacks", 8), *toy_prompts("test_harmless", 8)]
+    train, held_out, harmful, recording = (
+        demur.record(model, rows, steps=48, keep="looks", window=16, progress=False)
+        for rows in (*(toy_prompts(*one) for one in sets), prompts)
+    )
+    looks = recording.looks
+    direction = DirectionGuard(places=looks).fit(states_of(train, looks), harmful=states_of(harmful, looks))
+    guard = StreamingGuard(alpha=0.1, side="high").fit(
+        direction.place_errors(states_of(train, looks)), calibration=direction.place_errors(states_of(held_out, looks))
+    )
+    errors = direction.place_errors(states_of(recording, looks))
+    stops = direction.steps_of(guard.stops(errors), 48)
+    return Served(model, [Watched("looks", direction, guard)], prompts, recording, stops, guard.step_scores(errors))
+
+
+def test_whole_answers_are_judged_at_their_looks_and_the_prompt_before_the_first_token(on_looks: Served) -> None:
+    with TestClient(app_of(on_looks)) as client:
+        answers = [client.post("/v1/chat/completions", json=chat(prompt)) for prompt in on_looks.prompts]
+    for answer, stop, scores in zip(answers, on_looks.stops, on_looks.scores, strict=True):
+        if answer.status_code == 400:
+            assert answer.json()["error"]["code"] == "content_filter" and stop == 1
+            assert scores[0] > on_looks.watched[0].guard.threshold_
+        else:
+            said = answer.json()["choices"][0]["demur"]
+            assert said["stopped_at"] == stop
+            assert answer.json()["moderation"]["input"]["results"][0]["flagged"] is False
+    assert (on_looks.stops > 0).any() and (on_looks.stops == 0).any()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_blocked_prompt_is_a_400_and_watching_it_is_not(on_looks: Served, stream: bool) -> None:
+    strict = copy.deepcopy(on_looks.watched[0].guard)
+    strict.threshold_ = -1e9
+    one = replace(on_looks, watched=[replace(on_looks.watched[0], guard=strict)])
+    with TestClient(app_of(one, refusal="Not this.")) as client:
+        blocked = client.post("/v1/chat/completions", json=chat(one.prompts[0], stream=stream))
+        assert blocked.status_code == 400
+        assert blocked.json()["error"]["code"] == "content_filter" and blocked.json()["error"]["message"] == "Not this."
+        watch = {"policy": {"input": {"mode": "score"}, "output": {"mode": "score"}}}
+        answer = client.post("/v1/chat/completions", json=chat(one.prompts[-1], moderation=watch))
+    assert answer.status_code == 200 and answer.json()["moderation"]["input"]["results"][0]["flagged"] is True
+    assert answer.json()["choices"][0]["finish_reason"] == "stop"

@@ -28,6 +28,7 @@ class Piece:
     stopped_at: int = 0
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     fault: str = ""
+    by_prompt: bool = False
 
 
 class Answer:
@@ -58,7 +59,8 @@ class Answer:
                     yield Piece(text)
                 continue
             self.ended = True
-            yield Piece(text, update.reason, self._count(update), update.stopped_at, update.verdicts, update.fault)
+            said = update.stopped_at, update.verdicts, update.fault, update.by_prompt
+            yield Piece(text, update.reason, self._count(update), *said)
 
     def close(self) -> None:
         """Nobody waits any more: free the place of what is still being made."""

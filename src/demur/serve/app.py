@@ -88,10 +88,17 @@ def _add_paths(app: FastAPI, chat: Chat) -> None:
     async def chat_completions(body: ChatRequest, request: Request) -> Any:
         """Answer a conversation; with `stream` as server-sent events."""
         call = await chat.begin(body)
-        if not body.stream:
-            answer = await while_connected(request, chat.whole(call), chat.settings.timeout)
-            return JSONResponse(answer.model_dump())
-        return Events(chat.events(call), chat.settings.timeout)
+        try:
+            if not body.stream:
+                answer = await while_connected(request, chat.whole(call), chat.settings.timeout)
+                return JSONResponse(answer.model_dump())
+            chunks = chat.events(call)
+            # The status is known once there is something to show: a blocked prompt is no stream.
+            first = await while_connected(request, anext(chunks), chat.settings.timeout)
+            return Events(first, chunks, chat.settings.timeout)
+        except BaseException:
+            chat.end(call)  # a task that was cancelled before it began frees nothing itself
+            raise
 
     @app.get("/v1/models", tags=["models"])
     async def models() -> ModelList:

@@ -16,7 +16,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from demur.defenses import Verdict
 from demur.errors import InputError
 from demur.models import Model
 from demur.prompts.messages import conversation
@@ -26,7 +25,7 @@ from demur.serve.faults import Fault
 from demur.serve.guards import Watched
 from demur.serve.job import Job
 from demur.serve.metrics import Metrics
-from demur.serve.schema import AnswerMessage, ChatAnswer, ChatRequest, Choice, Usage
+from demur.serve.schema import AnswerMessage, ChatAnswer, ChatRequest, Choice, ModerationAnswer, Usage
 from demur.serve.settings import Settings
 from demur.serve.verdict_log import VerdictLog, prompt_key
 from demur.serve.verdicts import moderation_of, numbers_of
@@ -108,7 +107,7 @@ class Chat:
             model=self.name,
             choices=[self._choice(call, place) for place in range(len(call.answers))],
             usage=self._usage(call),
-            moderation=moderation_of(self.watched, self._verdicts(call), call.judged_by),
+            moderation=self._moderation(call),
         )
 
     async def pieces(self, call: Call) -> AsyncGenerator[tuple[int, Piece], None]:
@@ -131,6 +130,11 @@ class Chat:
                 if piece.reason is not None:
                     call.ends[place] = piece
                     self._ended(call, place, piece)
+                if piece.by_prompt and piece.reason == "content_filter":
+                    message = (
+                        self.settings.refusal or "the prompt was blocked by the guard before anything was generated"
+                    )
+                    raise Fault(400, message, param="messages", code="content_filter")
                 yield place, piece
                 if piece.reason == "error":
                     raise Fault(500, f"the engine failed: {piece.fault}", code="engine_fault")
@@ -158,8 +162,7 @@ class Chat:
                     yield self._chunk(call, place, {"content": piece.text})
                 if piece.reason is not None:
                     yield self._chunk(call, place, {}, piece.reason, demur=self._facts(piece))
-        moderation = moderation_of(self.watched, self._verdicts(call), call.judged_by)
-        yield {**self._head(call), "choices": [], "moderation": moderation.model_dump()}
+        yield {**self._head(call), "choices": [], "moderation": self._moderation(call).model_dump()}
         options = call.request.stream_options
         if options is not None and options.include_usage:
             yield {**self._head(call), "choices": [], "usage": self._usage(call).model_dump()}
@@ -177,8 +180,9 @@ class Chat:
             raise Fault(400, "top_p is not supported for this model", param="top_p", code="unsupported_parameter")
         if request.stream_options is not None and not request.stream:
             raise Fault(400, "stream_options is only for stream=true", param="stream_options")
-        if self.settings.enforce and not self._blocks(request):
-            raise Fault(400, "this server always blocks", param="moderation.policy.output.mode")
+        for side in ("input", "output"):
+            if self.settings.enforce and not self._blocks(request, side):
+                raise Fault(400, "this server always blocks", param=f"moderation.policy.{side}.mode")
 
     def _turns(self, request: ChatRequest) -> list[dict[str, str]]:
         try:
@@ -223,10 +227,11 @@ class Chat:
             )
         return most
 
-    def _blocks(self, request: ChatRequest) -> bool:
+    def _blocks(self, request: ChatRequest, side: str) -> bool:
+        """Whether what a guard flags is blocked: what the request says of its input or output, or else the operator."""
         policy = request.moderation.policy if request.moderation else None
-        asked = policy.output.mode if policy and policy.output else self.settings.mode
-        return asked == "block"
+        asked = getattr(policy, side) if policy else None
+        return (asked.mode if asked else self.settings.mode) == "block"
 
     def _job(self, request: ChatRequest, name: str, ids: list[int], most: int, place: int) -> Job:
         temperature = self.temperature if request.temperature is None else request.temperature
@@ -238,7 +243,8 @@ class Chat:
             top_p=1.0 if request.top_p is None else request.top_p,
             seed=request.seed or 0,
             sample=secrets.randbits(62) if request.seed is None else place,
-            block=self._blocks(request),
+            block=self._blocks(request, "output"),
+            block_prompt=self._blocks(request, "input"),
             follow=bool(request.stream or request.stops),
         )
 
@@ -298,8 +304,11 @@ class Chat:
         message = AnswerMessage(content=call.texts[place])
         return Choice(index=place, message=message, finish_reason=end.reason, demur=self._facts(end))
 
-    def _verdicts(self, call: Call) -> list[dict[str, Verdict]]:
-        return [call.ends[place].verdicts for place in sorted(call.ends)]
+    def _moderation(self, call: Call) -> ModerationAnswer:
+        verdicts = [call.ends[place].verdicts for place in sorted(call.ends)]
+        by_prompt = any(end.by_prompt for end in call.ends.values())
+        scores = call.answers[0].job.prompt_scores
+        return moderation_of(self.watched, verdicts, call.judged_by, scores, by_prompt)
 
     def _facts(self, piece: Piece) -> dict[str, Any]:
         return {"stopped_at": piece.stopped_at, "guards": self._of_choice(piece)}

@@ -7,7 +7,8 @@ each of them has said. Reading states out of a network is left to the engines.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from demur.defenses import Reading, Tap, Verdict
 from demur.defenses.live.watching import Source
 from demur.errors import InputError
 from demur.guards import LinearGuard, StreamingGuard, load_guard
+from demur.looks import Looks
 from demur.models import Model
+from demur.samplers import Step
 from demur.signal import Anchors
 
 STUDY_PAIRS = (
@@ -141,36 +144,67 @@ class Guards:
         self.layers = tuple(sorted({layer for tap in self.taps for layer in tap.layers}))
         self._places = [[self.layers.index(layer) for layer in tap.layers] for tap in self.taps]
         self.seconds = 0.0
+        grids = {tap.watching.reading.looks for tap in self.taps if tap.watching.reading.looks is not None}
+        if len(grids) > 1:
+            raise InputError("the guards look at different steps of whole answers; serve those of one recording")
 
     @property
     def last_step(self) -> int:
         """The step behind which no guard looks any more; 0 where there is none."""
         return max((tap.last_step for tap in self.taps), default=0)
 
+    @property
+    def has_prompt(self) -> bool:
+        """Whether a guard looks at the prompt's own state."""
+        return any(tap.has_prompt for tap in self.taps)
+
+    @property
+    def looks(self) -> Looks | None:
+        """The looks of whole answers that samplers are asked for; None where no guard has any."""
+        return next((tap.watching.reading.looks for tap in self.taps if tap.watching.reading.looks), None)
+
     def open(self, request: Hashable) -> None:
         for tap in self.taps:
             tap.open(request)
 
-    def take(self, requests: Sequence[Hashable], states: torch.Tensor) -> NDArray[np.bool_]:
+    def prompt(self, requests: Sequence[Hashable], states: torch.Tensor) -> NDArray[np.bool_]:
+        """The states of the last prompt token ``[rows, layers, width]``: True where they alone stop a request."""
+        asking = [(tap, places) for tap, places in zip(self.taps, self._places, strict=True) if tap.has_prompt]
+        with self._timed():
+            found = [tap.prompt(requests, states[:, places]) for tap, places in asking]
+        return np.any(found, axis=0) if found else np.zeros(len(requests), dtype=bool)
+
+    def prompt_scores(self, request: Hashable) -> dict[str, float]:
+        """What guards have said of the prompt alone, right after `prompt`."""
+        pairs = zip(self.names, self.taps, strict=True)
+        return {name: tap.verdict(request).score for name, tap in pairs if tap.has_prompt}
+
+    def take(self, requests: Sequence[Hashable], states: torch.Tensor) -> None:
         """One more token of each request, states ``[rows, layers, width]``; see `Tap.take`."""
-        return self._asked("take", requests, states)
+        with self._timed():
+            for tap, places in zip(self.taps, self._places, strict=True):
+                tap.take(requests, states[:, places])
 
-    def judge(self, requests: Sequence[Hashable], phi: torch.Tensor) -> NDArray[np.bool_]:
-        """One more step of each request, phi ``[rows, layers, width]``; see `Tap.judge`."""
-        return self._asked("judge", requests, phi)
+    def judge(self, requests: Sequence[Hashable], step: Step, rows: Sequence[int]) -> None:
+        """A sampler has made one more step, of which `rows` are those of the requests; see `Tap.judge`."""
+        at = torch.as_tensor(rows, device=step.phi.device)
+        with self._timed():
+            for tap, places in zip(self.taps, self._places, strict=True):
+                looks = tap.watching.reading.looks
+                if step.index > tap.last_step or (looks is not None and step.index not in looks):
+                    continue
+                window = None if step.window is None else step.window[at][:, places]
+                if step.index or looks is not None:
+                    tap.judge(requests, step.phi[at][:, places], window, step=step.index)
 
-    def _asked(self, how: str, requests: Sequence[Hashable], states: torch.Tensor) -> NDArray[np.bool_]:
-        began = time.perf_counter()
-        stopped = np.zeros(len(requests), dtype=bool)
+    def finish(self, request: Hashable, step: Step | None = None, row: int = 0, *, cut: bool = False) -> None:
+        """The request has ended; see `Tap.finish`. step, row : of a sampler, the last step and its row of that."""
         for tap, places in zip(self.taps, self._places, strict=True):
-            stopped |= getattr(tap, how)(requests, states[:, places])
-        self.seconds += time.perf_counter() - began
-        return stopped
-
-    def finish(self, request: Hashable, phi: torch.Tensor | None = None, *, cut: bool = False) -> None:
-        """The request has ended; see `Tap.finish`."""
-        for tap, places in zip(self.taps, self._places, strict=True):
-            tap.finish(request, None if phi is None else phi[places], cut=cut)
+            if step is None:
+                tap.finish(request, cut=cut)
+            else:
+                window = step.phi if step.window is None else step.window
+                tap.finish(request, step.phi[row][places], window[row][places], cut=cut)
 
     def stopped_at(self, request: Hashable) -> int:
         """The earliest step at which a guard stops it, 0 where none does."""
@@ -185,6 +219,12 @@ class Guards:
     def close(self, request: Hashable) -> dict[str, Verdict]:
         """The last verdicts on a request, by guard."""
         return {name: tap.close(request) for name, tap in zip(self.names, self.taps, strict=True)}
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
 
     def forget(self, request: Hashable) -> None:
         """Close a request whether it is open or not."""

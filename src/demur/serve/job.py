@@ -33,6 +33,7 @@ class Update:
     stopped_at: int = 0
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     fault: str = ""
+    by_prompt: bool = False
 
 
 @dataclass(eq=False)
@@ -41,8 +42,9 @@ class Job:
 
     id : its own, among all of a server. ids : token ids of the prompt. max_tokens : most tokens of the answer.
     temperature : 0 decodes greedily. top_p : share of probability that is drawn from. seed, sample : of the draws, see
-    `samplers.step.row_seed`. block : whether a guard's stop ends it. follow : whether every token is reported as it
-    comes, and not only the end.
+    `samplers.step.row_seed`. block : whether a guard's stop ends it. block_prompt : whether a stop by the prompt's own
+    state does, before anything is generated. follow : whether every token is reported as it comes, and not only the
+    end. prompt_scores : what guards have said of the prompt alone.
     """
 
     id: str
@@ -53,10 +55,12 @@ class Job:
     seed: int
     sample: int
     block: bool
+    block_prompt: bool
     follow: bool
     updates: asyncio.Queue[Update] = field(default_factory=asyncio.Queue)
     created: float = field(default_factory=time.perf_counter)
     first_token: float | None = None
+    prompt_scores: dict[str, float] = field(default_factory=dict)
     cancelled: bool = False
     done: bool = False
 

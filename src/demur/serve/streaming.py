@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ Found = TypeVar("Found")
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, Found], seconds: float) -> Found:
+async def while_connected(request: Request, work: Awaitable[Found], seconds: float) -> Found:
     """What `work` gives; it is cancelled when the client goes (`ClientDisconnect`) or the time is over (`Fault`)."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request.receive))
@@ -48,15 +48,15 @@ async def _gone(receive: Receive) -> None:
 class Events(Response):
     """A stream of chunks, ``data: [DONE]`` behind them. A fault on the way is the last chunk.
 
-    chunks : closed whatever happens. seconds : that all of it may take.
+    first, chunks : the first one, and those behind it, closed whatever happens. seconds : that all of it may take.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncGenerator[dict[str, Any], None], seconds: float) -> None:
+    def __init__(self, first: dict[str, Any], chunks: AsyncGenerator[dict[str, Any], None], seconds: float) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
-        self._chunks, self._seconds = chunks, seconds
+        self._first, self._chunks, self._seconds = first, chunks, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(send))
@@ -68,11 +68,13 @@ class Events(Response):
                 one.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await sending
+            await self._chunks.aclose()
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             async with asyncio.timeout(self._seconds):
+                await self._one(send, json.dumps(self._first, separators=(",", ":")))
                 async for chunk in self._chunks:
                     await self._one(send, json.dumps(chunk, separators=(",", ":")))
         except Fault as fault:
@@ -80,8 +82,6 @@ class Events(Response):
         except TimeoutError:
             late = Fault(504, f"the answer took more than {self._seconds:g} seconds", code="timeout")
             await self._one(send, json.dumps(late.body))
-        finally:
-            await self._chunks.aclose()
         await self._one(send, "[DONE]")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -31,12 +31,19 @@ def share_of_limit(score: float, limit: float) -> float:
 
 
 def moderation_of(
-    watched: Sequence[Watched], choices: Sequence[Mapping[str, Verdict]], model: str, prompt_flagged: bool = False
+    watched: Sequence[Watched],
+    choices: Sequence[Mapping[str, Verdict]],
+    model: str,
+    prompt: Mapping[str, float] | None = None,
+    prompt_flagged: bool = False,
 ) -> ModerationAnswer:
-    """The moderation of an answer: a result a choice, in the order of choices."""
-    prompt = [_result(model, prompt_flagged, 1.0)] if prompt_flagged else []
+    """The moderation of an answer: a result a choice, in the order of choices; and one of the prompt where guards look
+    at its own state. prompt : their scores of it."""
+    limits = {one.name: float(one.guard.threshold_) for one in watched}
+    scores = [share_of_limit(score, limits[name]) for name, score in (prompt or {}).items()]
+    given = [_result(model, prompt_flagged, max(scores))] if scores else []
     return ModerationAnswer(
-        input=ModerationResults(model=model, results=prompt),
+        input=ModerationResults(model=model, results=given),
         output=ModerationResults(model=model, results=[_of_choice(watched, one, model) for one in choices]),
     )
 

@@ -38,6 +38,7 @@ class _Row:
     counts: list[int] = field(default_factory=lambda: [0])
     sent: int = 0
     cleared: int = 0
+    by_prompt: bool = False
 
 
 class Batches:
@@ -145,15 +146,19 @@ class Batches:
             self.guards.open(job.id)
         ids, mask = pad_left([np.asarray(job.ids) for job in jobs], self.model.pad_token_id)
         samples = [job.sample for job in jobs]
-        steps = sampler.steps(self.model, ids, mask, layers=self.guards.layers or ("last",), samples=samples)
+        options: dict[str, Any] = {"samples": samples, "layers": self.guards.layers or ("last",)}
+        if self.guards.looks is not None:
+            options["looks"] = self.guards.looks
+        steps = sampler.steps(self.model, ids, mask, **options)
         done = torch.zeros(len(jobs), dtype=torch.bool)
         with closing(steps):
-            for index in range(1, sampler.step_count + 1):
-                step = steps.send(done if index > 1 else None)
-                last = index == sampler.step_count
-                self._mailbox.post(list(self._advance(jobs, step, done, last)))
+            sent = None
+            for _ in range(sampler.step_count + self.guards.has_prompt):
+                step = steps.send(sent)
+                self._mailbox.post(list(self._advance(jobs, step, done, step.index == sampler.step_count)))
                 if done.all() or self._stopping:
                     break
+                sent = done.clone()
 
     def _advance(self, jobs: Sequence[Job], step: Step, done: torch.Tensor, last: bool) -> Iterator[tuple[Job, Update]]:
         """Judge a step, and tell what is new of every row; rows that end are marked in `done`."""
@@ -163,19 +168,26 @@ class Batches:
                 self.guards.close(job.id)
                 self._rows.pop(job.id, None)
         going = (~done).nonzero().squeeze(1).tolist()
-        if step.index <= self.guards.last_step and going:
-            phi = step.phi[torch.tensor(going, device=step.phi.device)]
-            self.guards.judge([jobs[place].id for place in going], phi)
+        if going:
+            self.guards.judge([jobs[place].id for place in going], step, going)
         committed, known = step.committed.cpu(), step.is_committed.cpu()
         for place in going:
             row = self._rows[jobs[place].id]
-            update = self._next(row, committed[place], known[place], step.phi[place], last)
+            update = self._after_prompt(row) if not step.index else None
+            if step.index:
+                update = self._next(row, committed[place], known[place], step, place, last)
             if update is not None:
                 done[place] |= update.reason is not None
                 yield row.job, update
 
+    def _after_prompt(self, row: _Row) -> Update | None:
+        """What there is to tell once guards have seen the prompt alone."""
+        stop = self.guards.stopped_at(row.job.id)
+        row.by_prompt, row.job.prompt_scores = bool(stop), self.guards.prompt_scores(row.job.id)
+        return self._end(row, "content_filter", stop) if stop and row.job.block_prompt else None
+
     def _next(
-        self, row: _Row, committed: torch.Tensor, known: torch.Tensor, phi: torch.Tensor, last: bool
+        self, row: _Row, committed: torch.Tensor, known: torch.Tensor, step: Step, place: int, last: bool
     ) -> Update | None:
         """What there is to tell of a row after a step; None where nothing is."""
         job, name = row.job, row.job.id
@@ -188,7 +200,7 @@ class Batches:
         row.cleared = len(row.tokens) if looked is None else row.counts[looked]
         ended = bool(row.tokens) and row.tokens[-1] in self._eos
         if last or (self.model.family == "autoregressive" and (ended or len(row.tokens) >= job.max_tokens)):
-            self.guards.finish(name, phi, cut=not ended)
+            self.guards.finish(name, step, place, cut=not ended)
             stop = self.guards.stopped_at(name)
             reason: Reason = "stop" if ended else "length"
             return self._end(row, "content_filter" if stop and job.block else reason, stop)
@@ -211,7 +223,7 @@ class Batches:
         shown = min(row.counts[min(stop, len(row.counts) - 1)], count) if blocked else count
         tokens = tuple(row.tokens[row.sent :])
         cleared = min(row.cleared, shown) if blocked else count
-        return self._ended(row.job, Update(tokens, cleared, reason, shown, stop, verdicts))
+        return self._ended(row.job, Update(tokens, cleared, reason, shown, stop, verdicts, by_prompt=row.by_prompt))
 
     @staticmethod
     def _ended(job: Job, update: Update) -> Update:

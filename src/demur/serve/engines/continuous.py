@@ -53,6 +53,7 @@ class _Row:
     sent: int = 0
     cleared: int = 0
     opened: bool = False
+    by_prompt: bool = False
     ending: Reason | None = None
 
 
@@ -203,7 +204,8 @@ class Continuous:
             if name in self._opened:
                 self._opened.discard(name)
                 self.guards.close(name)
-        judged = []
+        judged: list[int] = []
+        begun: list[int] = []
         for place, name in enumerate(names):
             row = self._rows.get(name)
             if row is None:
@@ -212,12 +214,28 @@ class Continuous:
                 self.guards.open(name)
                 self._opened.add(name)
                 row.opened = True
+                begun.append(place)
             elif row.fed < len(row.tokens) <= self.guards.last_step:
                 judged.append(place)
                 row.fed = len(row.tokens)
+        if begun and self.guards.has_prompt:
+            self._judge_prompts([names[place] for place in begun], self._at(newest, begun))
         if judged:
-            at = torch.tensor(judged, device=newest[0].device)
-            self.guards.take([names[place] for place in judged], torch.stack([one[at] for one in newest], dim=1))
+            self.guards.take([names[place] for place in judged], self._at(newest, judged))
+
+    def _judge_prompts(self, names: list[str], states: torch.Tensor) -> None:
+        stopped = self.guards.prompt(names, states)
+        for name, stop in zip(names, stopped, strict=True):
+            row = self._rows.get(name)
+            if row is not None:
+                row.by_prompt = bool(stop)
+                row.job.prompt_scores = self.guards.prompt_scores(name)
+
+    @staticmethod
+    def _at(states: list[torch.Tensor], rows: list[int]) -> torch.Tensor:
+        """Of states a layer, those of some rows, ``[rows, layers, width]``."""
+        at = torch.tensor(rows, device=states[0].device)
+        return torch.stack([one[at] for one in states], dim=1)
 
     def _advance(self, names: list[str], chosen: list[int]) -> list[tuple[Job, Update]]:
         news = []
@@ -231,7 +249,7 @@ class Continuous:
         """What there is to tell of a row, of which one more token was fed and the next is chosen."""
         job, name = row.job, row.job.id
         stop = self.guards.stopped_at(name)
-        if stop and job.block:
+        if stop and (job.block_prompt if row.by_prompt and not row.tokens else job.block):
             return self._end(row, "content_filter", stop)
         if row.ending is not None:
             return self._end(row, row.ending)
@@ -268,7 +286,9 @@ class Continuous:
         blocked = reason == "content_filter"
         shown = min(stop, count) if blocked else count
         tokens = tuple(row.tokens[row.sent :])
-        return Update(tokens, min(cleared, shown) if blocked else count, reason, shown, stop, verdicts)
+        return Update(
+            tokens, min(cleared, shown) if blocked else count, reason, shown, stop, verdicts, by_prompt=row.by_prompt
+        )
 
 
 def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
