@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from demur.errors import InputError
@@ -254,7 +254,7 @@ class Chat:
         if piece.reason != "content_filter" or not text:
             return piece
         gap = "\n\n" if call.texts[place] + piece.text else ""
-        return Piece(piece.text + gap + text, piece.reason, piece.tokens, piece.stopped_at, piece.verdicts)
+        return replace(piece, text=piece.text + gap + text)
 
     def _first(self, job: Job) -> None:
         job.first_token = time.perf_counter()
