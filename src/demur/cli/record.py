@@ -12,6 +12,7 @@ import typer
 
 from demur.cli.arguments import chat_options, layer_of, load_model, prompts_of, responses_of, sampler_of
 from demur.cli.bar import watched
+from demur.cli.engines import device_beside, engine_of
 from demur.cli.options import (
     AllowUnverified,
     BatchSize,
@@ -59,6 +60,7 @@ def record(
         str | None,
         typer.Option(metavar="I/N", help="Record the I-th of N parts of the run, for demur merge to join."),
     ] = None,
+    engine: Annotated[str, typer.Option(help="What generates: local, or vllm (same recording, extra vllm).")] = "local",
     seed: Seed = 0,
     resume: Resume = True,
     device: Device = "auto",
@@ -86,11 +88,12 @@ def record(
     if keep not in ("phi", "signal", "looks"):
         raise InputError(f"--keep is {keep!r}; give phi, signal or looks")
     share = _part_of(part)
+    other = engine_of(engine)
     chat = chat_options(system, no_system, template, template_arg)
     rows = prompts_of(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
     texts = responses_of(responses, rows, response_column, encoding) if responses else None
-    loaded = load_model(model, device, dtype, revision, chat, told.say)
+    loaded = load_model(model, device_beside(engine, device), dtype, revision, chat, told.say)
     with watched(quiet):
         recording = demur.record(
             loaded,
@@ -104,6 +107,7 @@ def record(
             anchors=fitted,
             window=window,
             precision=cast(Any, precision),
+            engine=other,
             resume=resume,
             part=share,
         )

@@ -135,6 +135,21 @@ def load(
     )
 
 
+def checkpoint_folder(model: Model) -> Path:
+    """The folder of safetensors that a loaded model came from, for another engine to load the same weights.
+
+    Raises `InputError` for `.gguf` files, adapters, networks made in memory, and weights edited since.
+    """
+    if model.content_before is None:
+        raise InputError(f"{model.name}: is an adapter or a network in memory; another engine needs a plain checkpoint")
+    if not model.former_fingerprint:
+        raise InputError(f"{model.name}: its weights were edited since they were loaded; save them as a checkpoint")
+    source = _resolve(model.name, model.revision, None, code=False)
+    if source.gguf_file is not None:
+        raise InputError(f"{model.name}: is a .gguf file; another engine needs a folder of safetensors")
+    return source.folder
+
+
 def _require_no_loading(options: Mapping[str, Any]) -> None:
     if given := [name for name, value in options.items() if value]:
         raise InputError(

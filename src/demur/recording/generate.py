@@ -135,8 +135,8 @@ def batches(
     state is not finite.
     """
     for chosen in planned_batches(encoded, batch_size):
-        batch = _generate(model, chosen, sampler, layers, looks)
-        _require_finite(batch, ids, looks)
+        batch = generate(model, chosen, sampler, layers, looks)
+        require_finite(batch, ids, looks)
         yield batch
 
 
@@ -155,9 +155,10 @@ def _check_length(model: Model, where: str, length: int, response: int) -> None:
         )
 
 
-def _generate(
+def generate(
     model: Model, chosen: Sequence[Encoded], sampler: Sampler, layers: Sequence[int], looks: Looks | None
 ) -> Batch:
+    """Run the steps of some prompts together, and keep what a recording needs of them."""
     started = time.perf_counter()
     phi, windows, predicted = [], [], []
     step = committed_at = None
@@ -225,7 +226,8 @@ def pad_left(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.
     return ids, mask
 
 
-def _require_finite(batch: Batch, ids: Sequence[str], looks: Looks | None) -> None:
+def require_finite(batch: Batch, ids: Sequence[str], looks: Looks | None) -> None:
+    """Raise `InputError` naming prompt and step where a state is not finite."""
     bad = np.argwhere(~np.isfinite(batch.phi).all(axis=(2, 3)))
     if len(bad):
         row, place = bad[0]

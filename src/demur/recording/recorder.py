@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from demur.prompts import Prompt, as_prompts, prompts_hash
 from demur.provenance import Provenance, require_comparable
 from demur.recording import folder as files
 from demur.recording.arguments import as_model, chosen_sampler, layer_indices, require_kept, require_whole
+from demur.recording.engine import Engine
 from demur.recording.forcing import checked_responses, responses_hash
 from demur.recording.generate import Batch, batches, encode, inputs_hash
 from demur.recording.keeping import Kept, keep_all
@@ -55,6 +57,7 @@ def record(
     anchors: Anchors | None = None,
     window: int = WINDOW,
     precision: Precision = "float32",
+    engine: Engine | None = None,
     resume: bool = True,
     part: tuple[int, int] | None = None,
     progress: bool | None = None,
@@ -75,6 +78,8 @@ def record(
         to store states at the looks of the answer alone (see `demur.looks`), so that memory and files grow with the
         looks and not with the tokens. window : of looks, over how many of the latest tokens the second mean is.
         precision : of looks, "float16" halves the files and rounds each number by at most one part in 2,048.
+    engine : what generates in place of demur's own loop, such as a `VllmEngine`; the recording is the same but for
+        rounding.
     resume : go on with what `out` holds; False starts anew, and what is there is replaced once the new one is complete.
     part : ``(i, n)`` records the i-th of n parts, from 1, of the run that all arguments describe; each goes into a
         folder of its own, and `merge` makes one recording of them.
@@ -89,10 +94,13 @@ def record(
     checked = as_prompts(prompts)
     model = as_model(model, tokenizer, needs_tokenizer=any(prompt.token_ids is None for prompt in checked))
     sampler = chosen_sampler(model, sampler, steps, seed)
+    if engine is not None:
+        engine.require(model, sampler)
     indices = layer_indices(model, layers)
     texts = None if responses is None else checked_responses(responses, checked)
     encoded = encode(model, checked, sampler, texts)
-    provenance = describe(model, checked, sampler, indices, texts)
+    versions = {} if engine is None else engine.versions
+    provenance = describe(model, checked, sampler, indices, texts, versions)
     kept_anchors = _checked(anchors, provenance) if keep == "signal" else None
     looks = sampler.looks_of(window) if keep == "looks" else None
     kept_looks = described(looks, precision) if looks else None
@@ -116,14 +124,15 @@ def record(
         places = rows_of_part(encoded, batch_size, part)
         checked, encoded = [checked[row] for row in places], chosen_rows(encoded, places)
         texts = None if texts is None else [texts[row] for row in places]
-        own = describe(model, checked, sampler, indices, texts)
+        own = describe(model, checked, sampler, indices, texts, versions)
         manifest = part_manifest(manifest, part, batch_size, own, inputs_hash(encoded))
     temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
     folder = Path(temporary.name if temporary else out or "")
 
     def recorded(done: set[int]) -> Iterator[Kept]:
         left = [one for one in encoded if one.row not in done]
-        every = batches(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked], looks)
+        generated = batches if engine is None else engine.batches
+        every = generated(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked], looks)
         for batch in _told(every, folder.name, len(done), len(checked), progress):
             arrays = _arrays(batch, kept_anchors, indices, kept_looks)
             if places is not None:
@@ -180,8 +189,9 @@ def describe(
     sampler: Sampler,
     layers: Sequence[int],
     responses: Sequence[str] | None = None,
+    versions: Mapping[str, str] = MappingProxyType({}),
 ) -> Provenance:
-    """The provenance of a recording of `prompts`, free or of forced `responses`."""
+    """The provenance of a recording of `prompts`, free or of forced `responses`. versions : of further packages."""
     return Provenance(
         model=model.name,
         fingerprint=model.fingerprint,
@@ -190,7 +200,7 @@ def describe(
         chat_format=model.chat_format.to_dict(),
         prompts=prompts_hash(prompts),
         count=len(prompts),
-        versions={name: version(name) for name in ("demur", "torch", "transformers")},
+        versions={**{name: version(name) for name in ("demur", "torch", "transformers")}, **versions},
         responses="" if responses is None else responses_hash(responses),
         former=model.former_fingerprint,
     )

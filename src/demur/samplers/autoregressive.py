@@ -95,7 +95,7 @@ class Autoregressive(Sampler):
         rows = torch.arange(len(ids), device=ids.device)  # the rows not yet finished
         ended = torch.zeros_like(rows, dtype=torch.bool)
         pooled = RunningMean(len(ids), (looks.window or 0) if looks else 0)
-        feed = Feed(model, ids, mask, [model.layer_index(layer) for layer in layers], total - released)
+        feed = self._feed(model, ids, mask, [model.layer_index(layer) for layer in layers], total - released)
         logits = feed.prompt()
         if looks and 0 in looks:
             given_up = yield Step(0, tokens.clone(), tokens.clone(), feed.newest, committed.clone(), feed.newest)
@@ -129,6 +129,10 @@ class Autoregressive(Sampler):
                 going = ~ended[rows]
                 rows, logits = rows[going], logits[going]
                 feed.keep(going)
+
+    def _feed(self, model: Model, ids: torch.Tensor, mask: torch.Tensor, layers: Sequence[int], response: int) -> Feed:
+        """Where states and logits come from."""
+        return Feed(model, ids, mask, layers, response)
 
     def forced_steps(
         self,
