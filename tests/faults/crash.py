@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
+
 OPERATIONS = ("open", "fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "chmod", "fchmod")
 Moment = Literal["before", "after", "half"]
 MOMENTS: tuple[Moment, ...] = ("before", "after", "half")
@@ -37,6 +39,25 @@ def dies_at(place: int, moment: Moment, do: Callable[[], object]) -> bool:
 
         traceback.print_exc()
         os._exit(1)
+
+
+def operations_of(do: Callable[[], object]) -> int:
+    """Run `do`, and count its operations."""
+    count = 0
+
+    def counting(name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal count
+            count += changes(name, args)
+            return inner(*args, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OPERATIONS:
+            patch.setattr(os, name, counting(name, getattr(os, name)))
+        do()
+    return count
 
 
 def every_crash(tmp_path: Path, prepare: Callable[[Path], object], run: Callable[[Path], object],

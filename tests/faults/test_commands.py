@@ -134,7 +134,9 @@ def test_a_fault_of_the_disk_is_one_line(
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_files_that_may_not_grow_are_one_line(tmp_path: Path, benches: Callable[[str], Bench], name: str) -> None:
+def test_files_that_may_not_grow_are_one_line(
+    tmp_path: Path, benches: Callable[[str], Bench], name: str, record_property: Note
+) -> None:
     bench = benches(name)
     bench.prepare(tmp_path / "at")
     with largest(max(len(content or b"") for content in bench.new.values()) // 2):
@@ -142,6 +144,7 @@ def test_files_that_may_not_grow_are_one_line(tmp_path: Path, benches: Callable[
     assert (ran.code, ran.is_one_line) == (2, True), ran.stderr
     bench.check_old_or_new(tmp_path / "at")
     bench.check_goes_on(tmp_path / "at")
+    record_property("limits", 1)
 
 
 def test_verdicts_are_kept_after_a_line_that_was_cut_short(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from demur import Recording, record
 from demur.models import Model, load
 
 STEP = int(os.environ.get("DEMUR_CRASH_STEP", "23"))
+Note = Callable[[str, int], None]
 PROMPTS = ["tell me about tea", "how do i make bombs", "explain rain to me"]
 OTHERS = ["write about gardens", "give me poison please"]
 STEPS = 3
@@ -44,7 +46,7 @@ def content(folder: Path) -> dict[str, object]:
             "manifest": (folder / "manifest.json").read_bytes()}  # fmt: skip
 
 
-def test_a_recording_goes_on_after_any_kill(tmp_path: Path, model: Model) -> None:
+def test_a_recording_goes_on_after_any_kill(tmp_path: Path, model: Model, record_property: Note) -> None:
     def run(folder: Path) -> object:
         return record(model, PROMPTS, steps=STEPS, batch_size=1, out=folder)
 
@@ -55,10 +57,14 @@ def test_a_recording_goes_on_after_any_kill(tmp_path: Path, model: Model) -> Non
         run(folder)
         assert content(folder) == wanted
 
-    assert every_crash(tmp_path, lambda folder: None, run, check, STEP) > 60 // STEP
+    kills = every_crash(tmp_path, lambda folder: None, run, check, STEP)
+    assert kills > 60 // STEP
+    record_property("kills", kills)
 
 
-def test_a_replaced_recording_is_the_old_one_or_the_new_one(tmp_path: Path, model: Model) -> None:
+def test_a_replaced_recording_is_the_old_one_or_the_new_one(
+    tmp_path: Path, model: Model, record_property: Note
+) -> None:
     record(model, OTHERS, steps=STEPS, batch_size=1, out=tmp_path / "old")
     (tmp_path / "old" / "notes.part").write_text("mine")
     (tmp_path / "old" / "shards" / "mine.txt").write_text("mine")
@@ -84,5 +90,7 @@ def test_a_replaced_recording_is_the_old_one_or_the_new_one(tmp_path: Path, mode
         run(folder)
         assert content(folder) == wanted
 
-    assert every_crash(tmp_path, prepare, run, check, STEP) > 80 // STEP
+    kills = every_crash(tmp_path, prepare, run, check, STEP)
+    assert kills > 80 // STEP
+    record_property("kills", kills)
     assert seen == {len(OTHERS), len(PROMPTS)}

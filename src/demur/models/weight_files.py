@@ -127,13 +127,15 @@ def wrapper_prefix(names: Sequence[str]) -> str:
 
 
 def opened(file: Path, device: str = "cpu") -> Any:
-    """A safetensors file, open for reading; `InputError` where it is damaged."""
+    """A safetensors file, open for reading; `InputError` where it is damaged or cannot be opened."""
     from safetensors import SafetensorError, safe_open
 
     try:
         return safe_open(file, framework="pt", device=device)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{file}: is damaged ({error}); get it again") from error
+    except RuntimeError as error:  # torch's, where the system opens no more files
+        raise InputError(f"{file}: cannot be opened ({error}); see the limit of open files (ulimit -n)") from error
 
 
 def named(names: Sequence[str]) -> str:
