@@ -37,14 +37,16 @@ def run(model: Model, sampler: Sampler, prompts: Sequence[Sequence[int]], **opti
 def require_official(name: str, case: str, model: Model, sampler: Sampler, *, prompt_in_x: bool = True) -> None:
     """Every step that is not idle is the reference's: canvas, predictions and, as its pooling asks, phi."""
     settings, found = cases(name)[case], numbers(name)
-    worked = [step for step in run(model, sampler, [settings["prompt_ids"]]) if not step.idle[0]]
+    steps = run(model, sampler, [settings["prompt_ids"]])
+    worked = [step for step in steps if step.idle is None or not step.idle[0]]
     length = settings.get("response_length", len(settings["tokens"]))
     start = len(settings["prompt_ids"]) if prompt_in_x else 0
     assert len(worked) == settings["steps"]
     for index, step in enumerate(worked):
         assert step.committed[0, :length].tolist() == found[f"{case}/x"][index + 1, start:].tolist()
         assert step.predicted[0, :length].tolist() == found[f"{case}/predicted"][index].tolist()
-    kind = "phi_paper" if sampler.pooling == "paper" else "phi_ref"
+    guided = f"{case}/phi_ref_cond" in found
+    kind = "phi_paper" if sampler.pooling == "paper" else "phi_ref_cond" if guided else "phi_ref"
     expected = found[f"{case}/{kind}"]
     there = ~expected.isnan().any(dim=1)
     phi = torch.stack([step.phi[0, 0] for step in worked])
@@ -52,12 +54,13 @@ def require_official(name: str, case: str, model: Model, sampler: Sampler, *, pr
     torch.testing.assert_close(phi[there], expected[there], atol=5e-5, rtol=0)
 
 
-def require_forward(name: str, model: Model) -> None:
+def require_forward(name: str, model: Model, positions: torch.Tensor | None = None) -> None:
     """Logits and states of a plain pass are the official network's."""
     found = numbers(name, "forward")
     ids = found["in1.input_ids"].long().unsqueeze(0)
     with torch.no_grad(), model.states([model.layer_count]) as states:
-        logits = model.network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+        options = {} if positions is None else {"position_ids": positions.long().unsqueeze(0)}
+        logits = model.network(input_ids=ids, attention_mask=torch.ones_like(ids), **options).logits[0]
     torch.testing.assert_close(logits, found["in1.logits"], atol=1e-4, rtol=0)
     torch.testing.assert_close(states[0][0], found["in1.final_hidden"], atol=5e-5, rtol=0)
 

@@ -52,12 +52,19 @@ def _at(bench: Bench, prompt: list[int], trace: Trace, step: int) -> tuple[float
     """How far phi of a step is from the truth, and how far each token committed there is from the best."""
     model = bench.model
     canvas = canvas_before(model, trace, step)
-    found = clean_pass(model, [*prompt, *canvas], bench.layers, kept=len(canvas) + 1)
+    read = bench.sampler.read_order([token == model.mask_token_id for token in canvas])
+    order = [*range(len(prompt)), *(len(prompt) + place for place in read)] if read != sorted(read) else None
+    behind = [token for token in [getattr(bench.sampler, "end_token", None)] if token is not None]
+    ids = [*prompt, *canvas, *behind]
+    found = clean_pass(model, ids, bench.layers, kept=len(canvas) + len(behind) + 1, order=order)
     committed = trace.committed[step]
-    truth = found.states[len(prompt) :].numpy()[committed].mean(axis=0)
+    before = trace.committed[step - 1] if step else np.zeros_like(committed)
+    pooled = bench.sampler.has_state(len(prompt), committed, before)
+    answers = found.states[len(prompt) : len(prompt) + len(canvas)].numpy()
+    truth = answers[pooled].mean(axis=0) if pooled.any() else trace.phi[step]
     apart = bench.tolerance.distance(trace.phi[step], truth)
     new = committed & (np.array(canvas) == model.mask_token_id)
-    logits = response_logits(model, found.logits)
+    logits = response_logits(model, found.logits[: len(canvas) + 1])
     return apart, [_token_gap(logits[place], int(trace.tokens[step][place])) for place in np.flatnonzero(new)]
 
 

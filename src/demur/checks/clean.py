@@ -23,18 +23,24 @@ class Pass(NamedTuple):
 
 
 @torch.no_grad()
-def clean_pass(model: Model, ids: Sequence[int], layers: Sequence[int], *, kept: int = 1) -> Pass:
+def clean_pass(
+    model: Model, ids: Sequence[int], layers: Sequence[int], *, kept: int = 1, order: Sequence[int] | None = None
+) -> Pass:
     """Run the network over one row; states are transformers' own ``output_hidden_states``.
 
-    kept : at how many of the last positions logits are given.
+    kept : at how many of the last positions logits are given. order : which position of `ids` is read when, each with
+    its own number; states and logits are given in the order of `ids`.
     A network with its own final norm is read at that norm, because what its ``hidden_states`` end with is not known.
     Raises `InputError` where the network gives no hidden states of its blocks.
     """
-    row = torch.tensor([list(ids)], dtype=torch.int64, device=model.device)
+    read = list(range(len(ids))) if order is None else list(order)
+    row = torch.tensor([[ids[place] for place in read]], dtype=torch.int64, device=model.device)
     takes = inspect.signature(model.network.forward).parameters
-    wanted: dict[str, Any] = {"use_cache": False, "logits_to_keep": kept}
+    wanted: dict[str, Any] = {"use_cache": False, "logits_to_keep": kept if order is None else len(ids)}
     options = {name: value for name, value in wanted.items() if name in takes}
     inputs = {"input_ids": row, "attention_mask": torch.ones_like(row), **options}
+    if order is not None:
+        inputs["position_ids"] = torch.tensor([read], device=model.device)
     if model.final_norm is not None:
         with model.states(layers) as seen:
             output = model.network(**inputs)
@@ -44,7 +50,9 @@ def clean_pass(model: Model, ids: Sequence[int], layers: Sequence[int], *, kept:
         states = [hidden[layer][0].float() for layer in layers]
     found_logits = getattr(output, "logits", None)
     logits = output[0] if found_logits is None else found_logits
-    return Pass(torch.stack(states, dim=1).cpu(), logits[0, -kept:].float().cpu())
+    back = torch.tensor(read).argsort() if order is not None else slice(None)
+    tail = logits[0, -len(ids) :][back][-kept:] if order is not None else logits[0, -kept:]
+    return Pass(torch.stack(states, dim=1).cpu()[back], tail.float().cpu())
 
 
 def logit_gap(logits: torch.Tensor, tokens: Sequence[int]) -> float:

@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
 
 def chat_options(
-    system: str | None, no_system: bool, template: str | None, template_arg: list[str] | None
+    system: str | None,
+    no_system: bool,
+    template: str | None,
+    template_arg: list[str] | None,
+    mode: str | None = None,
 ) -> dict[str, Any]:
-    """Arguments of `demur.load` for the chat format; only what was asked for."""
+    """Arguments of `demur.load` for the chat format and the way of decoding; only what was asked for."""
     if system is not None and no_system:
         raise InputError("--system and --no-system exclude each other; give one of them")
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {} if mode is None else {"mode": mode}
     if system is not None or no_system:
         found["system"] = system
     if template is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur.cli.arguments import chat_options
-from demur.cli.options import Device, Dtype, ModelName, NoSystem, Revision, System, Template, TemplateArg
+from demur.cli.options import Device, Dtype, Mode, ModelName, NoSystem, Revision, System, Template, TemplateArg
 
 if TYPE_CHECKING:
     from demur.checks import Row
@@ -34,6 +34,7 @@ def check(
     no_system: NoSystem = False,
     template: Template = None,
     template_arg: TemplateArg = None,
+    mode: Mode = None,
 ) -> None:
     """Prove that demur measures rightly on this checkpoint, device and dtype, in about a minute."""
     from demur.checks import check, show
@@ -47,7 +48,7 @@ def check(
         dtype=dtype,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        **chat_options(system, no_system, template, template_arg),
+        **chat_options(system, no_system, template, template_arg, mode),
     )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

@@ -33,6 +33,10 @@ Label = Annotated[
     typer.Option(metavar="LABEL=VALUE", help="The file's value of a label, as harmful=1; repeatable."),
 ]
 Encoding = Annotated[str, typer.Option(help="Encoding of text files of prompts.")]
+Mode = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="How to decode a model whose config does not tell: 2.0, 2.1, mdlm or bd3lm."),
+]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id, checkpoint folder or .gguf file.")]
 Steps = Annotated[int, typer.Option(help="T, the number of steps of a generation.")]
 BatchSize = Annotated[int, typer.Option(help="Prompts generated together; never changes a result.")]

@@ -21,6 +21,7 @@ from demur.cli.options import (
     Dtype,
     Encoding,
     Label,
+    Mode,
     ModelName,
     NoSystem,
     Out,
@@ -70,6 +71,7 @@ def record(
     no_system: NoSystem = False,
     template: Template = None,
     template_arg: TemplateArg = None,
+    mode: Mode = None,
     column: Column = None,
     label: Label = None,
     encoding: Encoding = "utf-8",
@@ -89,7 +91,7 @@ def record(
         raise InputError(f"--keep is {keep!r}; give phi, signal or looks")
     share = _part_of(part)
     other = engine_of(engine)
-    chat = chat_options(system, no_system, template, template_arg)
+    chat = chat_options(system, no_system, template, template_arg, mode)
     rows = prompts_of(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
     texts = responses_of(responses, rows, response_column, encoding) if responses else None

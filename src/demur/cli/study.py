@@ -27,6 +27,7 @@ from demur.cli.options import (
     JudgeModel,
     JudgeName,
     Label,
+    Mode,
     ModelName,
     NoSystem,
     Out,
@@ -73,6 +74,7 @@ def study(
     no_system: NoSystem = False,
     template: Template = None,
     template_arg: TemplateArg = None,
+    mode: Mode = None,
     column: Column = None,
     label: Label = None,
     encoding: Encoding = "utf-8",
@@ -95,7 +97,7 @@ def study(
     from demur.studies.study.prompt_sets import example_set, read_sets
     from demur.studies.study.run import LAYERS
 
-    chat = chat_options(system, no_system, template, template_arg)
+    chat = chat_options(system, no_system, template, template_arg, mode)
     read = read_options(column, label, encoding)
     sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
     shown = {one: example_set(one, sets, prompts) for one in example or []}

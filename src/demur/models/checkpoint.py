@@ -107,6 +107,13 @@ def token_id(config: Mapping[str, Any], key: str, default: int, folder: Path) ->
     return value
 
 
+def mask_token(config: Mapping[str, Any], default: int, folder: Path, network: Any) -> int | None:
+    """The mask token: the config's, else the official checkpoint's where the vocabulary holds it, else None."""
+    if config.get("mask_token_id") is None and default >= int(network.config.vocab_size):
+        return None
+    return token_id(config, "mask_token_id", default, folder)
+
+
 def empty(make: Callable[[], Any], folder: Path) -> Any:
     """The network that `make` builds from a folder's config, with parameters that take no memory."""
     require_sane_config(read_json(folder / "config.json"), folder, read_headers(folder, weight_files(folder)))

@@ -23,18 +23,24 @@ from demur.models.checkpoint import Built, in_mode
 from demur.models.end_tokens import end_tokens, in_vocabulary, token_ids, vocabulary_size
 from demur.models.families import require_autoregressive
 from demur.models.fingerprint import files_hash, network_stamp
+from demur.models.formats.a2d import build_a2d
 from demur.models.formats.causal import build_causal
 from demur.models.formats.diffusion_gemma import build_diffusion_gemma
 from demur.models.formats.dream import build_dream
+from demur.models.formats.fast_dllm import build_fast_dllm
 from demur.models.formats.gguf import build_gguf
 from demur.models.formats.llada import build_llada
+from demur.models.formats.llada2 import build_llada2
+from demur.models.formats.llada_moe import build_llada_moe
+from demur.models.formats.rnd1 import build_rnd1
 from demur.models.formats.sdar import build_sdar
+from demur.models.formats.wedlm import build_wedlm
 from demur.models.hub import hub_folder
 from demur.models.in_memory import from_network, is_network
 from demur.models.json_file import read_json, read_json_if_there
 from demur.models.model import Model
 from demur.models.tokenizer_files import TOKENIZER_FILES, has_tokenizer, read_tokenizer
-from demur.models.traits import DEFAULT, Family
+from demur.models.traits import DEFAULT, FAMILIES, Family
 from demur.models.weight_files import has_weights
 
 if TYPE_CHECKING:
@@ -45,6 +51,14 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any], Path, str | torch.dtype, torch.
     "Dream": build_dream,
     "diffusion_gemma": build_diffusion_gemma,
     "sdar": build_sdar,
+    "llada2_moe": build_llada2,
+    "lladamoe": build_llada_moe,
+    "Fast_dLLM_Qwen": build_fast_dllm,
+    "a2d-qwen3": build_a2d,
+    "a2d-qwen2": build_a2d,
+    "a2d-llama": build_a2d,
+    "wedlm": build_wedlm,
+    "rnd1": build_rnd1,
 }
 """Who builds the network of a diffusion checkpoint, by the `model_type` in its config.json."""
 
@@ -68,6 +82,7 @@ def load(
     trust_remote_code: bool = False,
     family: Family | None = None,
     mode: str | None = None,
+    mask_token_id: int | None = None,
     system: str | None = SYSTEM_PROMPT,
     template: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
@@ -89,6 +104,7 @@ def load(
         it filled masks.
     mode : how a checkpoint is decoded whose config does not tell: "2.0" or "2.1" for LLaDA-2, which must be said, and
         "mdlm" (the default) or "bd3lm" for A2D.
+    mask_token_id : of a diffusion model, by default the checkpoint's or that of the official ones.
     system, template, template_arguments : of the chat format, see `ChatFormat.of`; system=None for no system prompt.
 
     A folder without tokenizer files loads too; then only prompts given as token ids can be used.
@@ -97,10 +113,10 @@ def load(
     """
     chat: dict[str, Any] = {"template": template, "template_arguments": template_arguments}
     if isinstance(name_or_path, torch.nn.Module):
-        loading = {"revision": revision, "gguf_file": gguf_file, "trust_remote_code": trust_remote_code}
-        _require_no_loading(
-            {**loading, "mode": mode, "device": device != "auto" and device, "dtype": dtype != "auto" and dtype}
-        )
+        loading: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "trust_remote_code": trust_remote_code}
+        loading |= {"mode": mode, "mask_token_id": mask_token_id is not None}
+        loading |= {"device": device != "auto" and device, "dtype": dtype != "auto" and dtype}
+        _require_no_loading(loading)
         return _in_memory(name_or_path, tokenizer, family, ChatFormat.of(tokenizer, system, **chat))
     if tokenizer is not None:
         raise InputError(
@@ -125,7 +141,7 @@ def load(
         name=name,
         family=built.family,
         revision=revision,
-        mask_token_id=built.mask_token_id,
+        mask_token_id=_mask_token(built, mask_token_id, tokenizer),
         logits_shifted=built.logits_shifted,
         samplers=built.samplers,
         eos_token_ids=in_vocabulary([*built.eos_token_ids, *end_tokens(network, tokenizer)], vocabulary_size(network)),
@@ -148,6 +164,13 @@ def checkpoint_folder(model: Model) -> Path:
     if source.gguf_file is not None:
         raise InputError(f"{model.name}: is a .gguf file; another engine needs a folder of safetensors")
     return source.folder
+
+
+def _mask_token(built: Built, given: int | None, tokenizer: Any) -> int | None:
+    """The mask token that was asked for, or the checkpoint's, or the tokenizer's where only that names one."""
+    found = built.mask_token_id if given is None else given
+    named = getattr(tokenizer, "mask_token_id", None)
+    return named if found is None and FAMILIES[built.family].has_masks and isinstance(named, int) else found
 
 
 def _require_no_loading(options: Mapping[str, Any]) -> None:

@@ -171,7 +171,8 @@ def generate(
         if step.window is not None:
             windows.append(step.window)
         if sampler.revises and looks is None:
-            predicted.append(step.predicted.to(torch.int32))
+            # An edit of a committed token counts from its own step on.
+            predicted.append(torch.where(step.is_committed, step.committed, step.predicted).to(torch.int32))
     assert step is not None and committed_at is not None  # every sampler has at least one step
     tokens = step.committed.to(torch.int32).cpu().numpy()
     return Batch(

@@ -18,6 +18,7 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 
 from demur.errors import InputError
@@ -44,6 +45,7 @@ class Step:
     window : float32 ``[batch, layers, width]``, at a look the mean over the latest tokens alone; else None.
     idle : bool ``[batch]``, rows for which the step did nothing; None from samplers that do not tell. Dropping these
         rows leaves the steps that the official sampler of a block diffusion model takes.
+    prompt : int64 ``[batch, prompt]``, the prompts as they stand, where the sampler fills masks in them; else None.
     """
 
     index: int
@@ -53,6 +55,7 @@ class Step:
     is_committed: torch.Tensor
     window: torch.Tensor | None = None
     idle: torch.Tensor | None = None
+    prompt: torch.Tensor | None = None
 
 
 class Sampler(ABC):
@@ -60,11 +63,13 @@ class Sampler(ABC):
 
     step_count : T, the number of steps; response_length : number of response positions.
     revises : whether a prediction that is not committed yet can change at a later step.
+    edits : whether a committed token can change at a later step.
     sees_prompt : whether the prompt's own state can be read, so that there is a look 0.
     """
 
     family: ClassVar[Family]
     revises: ClassVar[bool]
+    edits: ClassVar[bool] = False
     sees_prompt: ClassVar[bool] = True
     step_count: int
     response_length: int
@@ -107,6 +112,17 @@ class Sampler(ABC):
         looks : where states are kept of a whole answer. Each of these steps then has its `window`, and where 0 is among
             them a step 0 comes first, whose phi and window are the state of the last prompt token.
         """
+
+    def read_order(self, masked: Sequence[bool]) -> list[int]:
+        """The order in which a pass reads the response's positions, of which these are masked: by default their own."""
+        return list(range(len(masked)))
+
+    def has_state(self, prompt_length: int, committed: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """The positions whose states phi counts after a step, bool ``[response]``: by default those committed.
+
+        before : those committed before the step.
+        """
+        return committed
 
     def looks_of(self, window: int = WINDOW) -> Looks:
         """The looks of a generation by this sampler, without a window where that would hold the whole response.

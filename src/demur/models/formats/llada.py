@@ -69,7 +69,7 @@ def build_llada(config: Mapping[str, Any], folder: Path, dtype: DType, device: t
         family="masked-diffusion",
         eos_token_ids=[token for token in ends if token < network.config.vocab_size],
         mask_token_id=token_id(config, "mask_token_id", MASK, folder),
-        sampler_defaults={"response_length": _response_length(folder), "remasking": "low_confidence"},
+        sampler_defaults={"response_length": response_length(folder), "remasking": "low_confidence"},
     )
 
 
@@ -82,7 +82,7 @@ def llama_name(name: str) -> str | None:
     return f"{TOP[top[1]]}.{top[2]}" if top and top[1] in TOP else None
 
 
-def _response_length(folder: Path) -> int:
+def response_length(folder: Path) -> int:
     """Response positions: those that the checkpoint's generation_config.json asks for, or the official 128."""
     length = read_json_if_there(folder / "generation_config.json").get("max_new_tokens") or 128
     if not isinstance(length, int) or isinstance(length, bool) or length < 1:

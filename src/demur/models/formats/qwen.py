@@ -51,16 +51,20 @@ def read_network(
     *,
     known: tuple[str, ...] = (),
     fixed: Mapping[str, Any] | None = None,
+    values: Mapping[str, Any] | None = None,
     rename: Callable[[str], Target] | None = None,
 ) -> Any:
     """The network of a checkpoint folder.
 
     known : keys of the config that the format reads itself. fixed : further keys and the values they may have.
+    values : settings that the checkpoint's config gives under other names, or leaves out.
     rename : from the names of stored tensors; by default their own, with the experts stacked.
     """
+    fixed_too = {**FIXED, **(fixed or {})}
+    keys = (*KEYS, *OWN[layout], "rope_theta", "rope_parameters", *known)
+    require_known(config, folder, keys, fixed_too)
+    config = {**config, **(values or {})}
     require_there(config, folder, NEEDED + (SIZES if layout == "qwen3_moe" else ()))
-    keys = (*KEYS, *OWN[layout], "rope_theta", "rope_parameters")
-    require_known(config, folder, (*keys, *known), {**FIXED, **(fixed or {})})
     network = empty(partial(_network, config, layout), folder)
     width = int(config.get("moe_intermediate_size") or 0)
     fill(

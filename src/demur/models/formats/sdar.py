@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from demur.errors import InputError
-from demur.models.checkpoint import Built, DType, token_id
+from demur.models.checkpoint import Built, DType, mask_token, token_id
 from demur.models.end_tokens import token_ids
 from demur.models.formats.bidirectional import make_block_causal
 from demur.models.formats.qwen import read_network
@@ -44,7 +44,7 @@ def build_sdar(config: Mapping[str, Any], folder: Path, dtype: DType, device: to
         network=network,
         family="masked-diffusion",
         eos_token_ids=token_ids(generation.get("eos_token_id"), config.get("eos_token_id")),
-        mask_token_id=token_id(config, "mask_token_id", MASK, folder),
+        mask_token_id=mask_token(config, MASK, folder, network),
         samplers=("BlockDiffusion",),
         sampler_defaults={"block_length": block, "schedule": "dynamic", "threshold": 0.85},
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -18,6 +18,7 @@ from demur.errors import InputError
 from demur.looks import Looks
 from demur.models import Layer, Model
 from demur.samplers.block_diffusion.canvas import BlockCanvas, Layout, require_slots
+from demur.samplers.block_diffusion.choice import Confidence, guess_token
 from demur.samplers.draws import Draws
 from demur.samplers.step import (
     Pooling,
@@ -68,6 +69,7 @@ class BlockSampler(Sampler):
 
     family = "masked-diffusion"
     revises = True
+    reorders: ClassVar[bool] = False
     block_length: int
     asked_length: int
     stop_ids: list[int] | None
@@ -136,7 +138,16 @@ class BlockSampler(Sampler):
         indices = [model.layer_index(layer) for layer in layers]
         stops = model.eos_token_ids if self.stop_ids is None else self.stop_ids
         run = Run(
-            canvas=BlockCanvas(model, ids, mask, forced, indices, layout, shifted=model.logits_shifted),
+            canvas=BlockCanvas(
+                model,
+                ids,
+                mask,
+                forced,
+                indices,
+                layout,
+                shifted=model.logits_shifted,
+                reordered=self.reorders,
+            ),
             draws=Draws(row_generators(ids, mask, self.seed, samples), ids.device),
             finished=torch.zeros(len(ids), dtype=torch.bool, device=ids.device),
             closed=torch.zeros(len(ids), dtype=torch.bool, device=ids.device),
@@ -146,7 +157,7 @@ class BlockSampler(Sampler):
         )
         phi = torch.empty(0)
         canvas = run.canvas
-        canvas.keeps_whole = looks is not None
+        canvas.keeps_whole = bool(looks and looks.window)
         since = canvas.committed.long() - 1  # the step at which a position was committed, -1 where it is not
         if looks and 0 in looks:
             canvas.look(torch.arange(len(ids), device=ids.device))
@@ -156,6 +167,7 @@ class BlockSampler(Sampler):
         for index in range(1, self.step_count + 1):
             number, place = divmod(index - 1, self.share)
             worked = torch.zeros_like(run.finished)
+            canvas.edited = torch.zeros_like(canvas.edited)
             if number < self.blocks:
                 if place == 0:
                     self.begin(run, number)
@@ -164,7 +176,7 @@ class BlockSampler(Sampler):
             committed = canvas.committed
             since[committed & (since < 0)] = index
             window = None
-            if looks and index in looks:
+            if looks and looks.window and index in looks:
                 window = canvas.mean_latest(since, looks.window, everything=self.pooling == "released")
             sent = yield Step(index, canvas.response, canvas.predicted, phi, committed, window, ~worked)
             run.give_up(sent)
@@ -184,7 +196,12 @@ class BlockSampler(Sampler):
         """The pooled state of every row, anew for those that changed, float32 ``[batch, layers, width]``."""
         answers = canvas.block_answers
         committed = answers & (canvas.block_tokens != canvas.mask_id)
+        answers = answers & canvas.looked.unsqueeze(1)  # a pass has reached the block
+        committed = committed & answers
         everything = canvas.mean_states(answers, 1)
+        # Before any position of the response has a state, that of the prompt's last token stands for it.
+        none = (canvas.counts[1] + answers.sum(dim=1)) == 0
+        everything = torch.where(none[:, None, None], canvas.prompt, everything)
         phi = everything
         if self.pooling == "paper":
             pooled = canvas.mean_states(committed, 0)
@@ -207,10 +224,29 @@ class BlockSampler(Sampler):
             )
 
 
-def in_parts(rows: torch.Tensor, places: torch.Tensor, vocabulary: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Places in parts whose logits are few enough to be held at a time."""
-    size = max(1, LOGITS_AT_ONCE // vocabulary)
-    return list(zip(torch.split(rows, size), torch.split(places, size), strict=True)) if len(rows) else []
+def guess_block(
+    run: Run,
+    wanted: torch.Tensor,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    confidence: Confidence,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens of the current block as predicted at the `wanted` places, and how sure each is, ``[batch, block]``.
+
+    Elsewhere the tokens that stand there, at 0.
+    """
+    canvas = run.canvas
+    tokens = canvas.block_tokens
+    sure = torch.zeros(tokens.shape, device=tokens.device)
+    rows, places = wanted.nonzero(as_tuple=True)
+    size = max(1, LOGITS_AT_ONCE // int(canvas.model.config.vocab_size))
+    for row, place in zip(torch.split(rows, size), torch.split(places, size), strict=True) if len(rows) else ():
+        uniforms = run.draws.of(row, 1).squeeze(1) if temperature > 0 else None
+        found = guess_token(canvas.logits(row, place), temperature, top_k, top_p, confidence, uniforms)
+        tokens[row, place], sure[row, place] = found
+    canvas.note(wanted & canvas.block_masked, tokens)
+    return tokens, sure
 
 
 def is_forced(canvas: BlockCanvas) -> torch.Tensor:

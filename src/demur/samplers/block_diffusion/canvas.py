@@ -48,6 +48,7 @@ class BlockCanvas:
 
     input_ids, attention_mask : int64 ``[batch, prompt]``, padded on the left. forced : int64 ``[batch, width]``, a
     token or `FREE`. layers : whose states are read. shifted : the logits at place i - 1 of a block predict place i.
+    reordered : attention is causal, and a pass reads the masks of the current block behind its committed tokens.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class BlockCanvas:
         layout: Layout,
         *,
         shifted: bool = False,
+        reordered: bool = False,
     ) -> None:
         self.mask_id, self.model, self.layers = checked_mask(model), model, layers
-        self.layout, self.shifted = layout, shifted
+        self.layout, self.shifted, self.reordered = layout, shifted, reordered
         batch, device = len(input_ids), input_ids.device
         self.tokens = torch.full((batch, layout.slots), self.mask_id, dtype=torch.int64, device=device)
         for row, (ids, real) in enumerate(zip(input_ids, attention_mask, strict=True)):
@@ -72,16 +74,22 @@ class BlockCanvas:
         self.forced = (forced != FREE) & self.exists
         self.tokens.scatter_(1, self.places, torch.where(self.forced, forced, self.mask_id))
         self.guess = self.response.clone()
+        self.edited = torch.zeros_like(self.exists)  # by the latest step, and the tokens that stood there before it
+        self.stood = self.guess
         self.cache = SlotCache(batch, layout.slots)
         self.valid = layout.lead.clone()  # slots before it are in the cache, clean
         self.start = layout.first // layout.block * layout.block
         self.origin = self.start.clone()
         self.states = self.sources = torch.empty(0)  # of the current block: [batch, block, layers, width], [.., width]
         self.sums = self.counts = torch.empty(0)  # of finished response positions, committed and all: [2, batch, ...]
+        self.last = torch.empty(0)  # what the head reads at the last position of the latest pass, [batch, width]
         self.prompt = torch.empty(0)  # the last prompt token in the first pass, [batch, layers, width]
         self.whole = torch.empty(0)  # every response position in its latest pass, where `keeps_whole`
         self.seen = torch.zeros_like(self.exists)
         self.keeps_whole = False
+        self.looked = torch.zeros(
+            batch, dtype=torch.bool, device=device
+        )  # whether a pass has reached the current block
 
     @property
     def response(self) -> torch.Tensor:
@@ -117,11 +125,18 @@ class BlockCanvas:
     def begin(self, number: int) -> None:
         """Move every row to its block `number`, counted from the one in which its response begins."""
         self.start = self.origin + number * self.layout.block
+        self.looked = torch.zeros_like(self.looked)
 
     def write(self, chosen: torch.Tensor, tokens: torch.Tensor) -> None:
         """Write `tokens` at the `chosen` places of the current block, both ``[batch, block]``."""
         rows, places = chosen.nonzero(as_tuple=True)
         self.tokens[rows, self.start[rows] + places] = tokens[rows, places]
+
+    def edit(self, chosen: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Replace committed tokens at the `chosen` places of the current block, both ``[batch, block]``."""
+        self.stood = self.response
+        self.write(chosen, tokens)
+        self.edited = self.stood != self.response
 
     def note(self, where: torch.Tensor, tokens: torch.Tensor) -> None:
         """Keep `tokens` as the current guess at places of the current block, both ``[batch, block]``."""
@@ -130,20 +145,42 @@ class BlockCanvas:
 
     @property
     def predicted(self) -> torch.Tensor:
-        """The response with the current guess where nothing is committed, int64 ``[batch, width]``."""
-        response = self.response
+        """The response before the latest edits, with the guess where nothing is committed, int64 ``[batch, width]``."""
+        response = torch.where(self.edited, self.stood, self.response)
         return torch.where(response == self.mask_id, self.guess, response)
 
-    def look(self, rows: torch.Tensor) -> None:
-        """Run the network over what is new of some rows, int64 ``[rows]``, up to the end of their current block."""
+    def look(self, rows: torch.Tensor, *, prompt_only: bool = False) -> None:
+        """Run the network over what is new of some rows, int64 ``[rows]``, up to the end of their current block.
+
+        prompt_only : up to its beginning.
+        """
         if not len(rows):
             return
         begin, end = self.valid[rows], torch.minimum(self.start[rows] + self.layout.block, self.layout.end[rows])
+        if prompt_only:
+            end = self.start[rows]
         slots = begin.unsqueeze(1) + torch.arange(int((end - begin).max()), device=begin.device)
         real = slots < end.unsqueeze(1)
-        states, last = self._pass(rows, slots, real, end)
-        self._keep(rows, slots, real, states, last)
+        read = self._read(rows, slots) if self.reordered else slots
+        states, last = self._pass(rows, slots, read, real, end)
+        self._keep(rows, read, real, states, last)
+        self.last[rows] = last[torch.arange(len(rows), device=rows.device), (end - begin) - 1]
         self.valid[rows] = torch.maximum(self.start[rows], begin)
+        self.looked[rows] = not prompt_only
+
+    def fold(self, rows: torch.Tensor) -> None:
+        """Count the current block of `rows`, int64 ``[rows]``, as finished: its last pass saw it whole and clean."""
+        answers = self.block_answers[rows]
+        committed = answers & (self.block_tokens[rows] != self.mask_id)
+        for which, counted in enumerate((committed, answers)):
+            self.sums[which, rows] += (self.states[rows] * counted[:, :, None, None]).sum(dim=1)
+            self.counts[which, rows] += counted.sum(dim=1)
+        self.valid[rows] = torch.minimum(self.start[rows] + self.layout.block, self.layout.end[rows])
+
+    def next_logits(self, rows: torch.Tensor) -> torch.Tensor:
+        """Logits at the last position of the latest pass, float32 ``[rows, vocabulary]``."""
+        logits: torch.Tensor = self.model.network.get_output_embeddings()(self.last[rows])
+        return logits.float()
 
     def logits(self, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Logits at places of the current block in the last pass, float32 ``[n, vocabulary]``."""
@@ -172,20 +209,32 @@ class BlockCanvas:
         weights = latest_of(pooled, since, window)[:, :, None, None].to(self.whole.dtype)
         return (self.whole * weights).sum(dim=1) / weights.sum(dim=1)
 
+    def _read(self, rows: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """The slot whose token each query reads: in the current block the committed ones before the masks."""
+        inside = self.block_slots < self.layout.end.unsqueeze(1)
+        behind = torch.where(inside, (self.block_tokens == self.mask_id).long(), 2)[rows]
+        order = behind.argsort(dim=1, stable=True)
+        start = self.start[rows].unsqueeze(1)
+        place = (slots - start).clamp(0, self.layout.block - 1)
+        return torch.where(slots >= start, start + order.gather(1, place), slots)
+
     def _pass(
-        self, rows: torch.Tensor, slots: torch.Tensor, real: torch.Tensor, end: torch.Tensor
+        self, rows: torch.Tensor, slots: torch.Tensor, read: torch.Tensor, real: torch.Tensor, end: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One pass: states float32 ``[rows, queries, layers, width]`` and what the head reads."""
+        """One pass: states float32 ``[rows, queries, layers, width]`` and what the head reads.
+
+        slots, read : int64 ``[rows, queries]``, where a query stands in the cache, and whose token it is.
+        """
         seen = int(end.max())
         lead = self.layout.lead[rows].unsqueeze(1)
         self.cache.aim(rows, torch.where(real, slots, self.layout.slots), seen)
-        ids = self.tokens[rows].gather(1, slots.clamp(max=self.layout.slots - 1))
+        ids = self.tokens[rows].gather(1, read.clamp(max=self.layout.slots - 1))
         decoder = self.model.decoder
         with self.model.states(self.layers) as found:
             output = decoder(
                 input_ids=ids,
                 attention_mask=self._visible(slots, lead, end, seen, decoder.dtype),
-                position_ids=(slots - lead).clamp(min=0),
+                position_ids=(read - lead).clamp(min=0),
                 past_key_values=self.cache,
                 use_cache=True,
             )
@@ -195,8 +244,11 @@ class BlockCanvas:
     def _visible(
         self, slots: torch.Tensor, lead: torch.Tensor, end: torch.Tensor, seen: int, dtype: torch.dtype
     ) -> torch.Tensor:
-        """The additive mask ``[rows, 1, queries, seen]``: a slot sees its own block and those before it."""
-        block = self.layout.block
+        """The additive mask ``[rows, 1, queries, seen]``: a slot sees its own block and those before it.
+
+        Where the canvas is reordered a slot sees itself and those before it.
+        """
+        block = 1 if self.reordered else self.layout.block
         keys = torch.arange(seen, device=slots.device)
         known = (keys >= lead) & (keys < end.unsqueeze(1))
         allowed = known.unsqueeze(1) & ((keys // block)[None, None, :] <= (slots // block).unsqueeze(2))
@@ -213,6 +265,7 @@ class BlockCanvas:
             self.counts = states.new_zeros((2, len(self.tokens)))
             self.states = states.new_zeros((len(self.tokens), block, *shape))
             self.sources = last.new_zeros((len(self.tokens), block, last.shape[-1]))
+            self.last = last.new_zeros((len(self.tokens), last.shape[-1]))
             self.prompt = states.new_zeros((len(self.tokens), *shape))
             self.whole = states.new_zeros((*self.exists.shape, *shape) if self.keeps_whole else 0)
         ids = self.tokens[rows].gather(1, slots.clamp(max=self.layout.slots - 1))

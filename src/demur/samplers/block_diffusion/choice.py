@@ -1,7 +1,7 @@
-"""Which token a place would take, how sure of it the model is, and how many tokens a step commits.
+"""Which token a place would take, and how sure of it the model is.
 
-In: logits of a few places, or the masks of a block. Out: tokens and confidences, or counts. Sources: the `generate` of
-SDAR (JetAstra/SDAR), LLaDA-2 (inclusionAI) and A2D (ZHZisZZ/dllm).
+In: logits of a few places. Out: tokens and confidences. Sources: the `generate` of SDAR (JetAstra/SDAR) and of LLaDA-2
+(inclusionAI).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from demur.samplers.autoregressive import draw_tokens
+from demur.samplers.filters import keep_top_k, keep_top_p
 
 Confidence = Literal["plain", "filtered"]
 
@@ -37,41 +38,3 @@ def guess_token(
     tokens = draw_tokens(filtered, 1.0, uniforms)
     read = (filtered if confidence == "filtered" else logits).softmax(dim=-1)
     return tokens, read.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-
-
-def keep_top_k(logits: torch.Tensor, count: int) -> torch.Tensor:
-    """The logits ``[n, vocabulary]`` with all but the `count` largest at minus infinity; 0 keeps all."""
-    if count <= 0:
-        return logits
-    least = logits.topk(min(count, logits.shape[-1]), dim=-1).values[..., -1:]
-    return logits.masked_fill(logits < least, -torch.inf)
-
-
-def keep_top_p(logits: torch.Tensor, share: float) -> torch.Tensor:
-    """The logits ``[n, vocabulary]`` of the likeliest tokens that together first pass `share`; 1 keeps all."""
-    if share >= 1:
-        return logits
-    ordered, order = logits.sort(descending=True, dim=-1)
-    before = ordered.softmax(dim=-1).cumsum(dim=-1) > share
-    before = torch.cat([torch.zeros_like(before[..., :1]), before[..., :-1]], dim=-1)  # the one that passes it is kept
-    return logits.masked_fill(torch.zeros_like(before).scatter(-1, order, before), -torch.inf)
-
-
-def even_counts(total: int, steps: int) -> list[int]:
-    """`total` tokens spread evenly over `steps`, the remainder over the first ones."""
-    return [total // steps + (step < total % steps) for step in range(steps)]
-
-
-def rounded_counts(total: int, steps: int) -> list[int]:
-    """The counts of A2D's samplers: at each step ``round(left * (1 - s / t))`` of what is left, zeros left out.
-
-    Rounds half to even, and takes s / t in float32 by way of 1 - s and 1 - t, as officially: halves hang on it.
-    """
-    counts, left = [], total
-    for step in range(steps):
-        s, t = (torch.tensor((steps - step - one) / steps, dtype=torch.float32) for one in (1, 0))
-        share = 1 - float((1 - (1 - s)) / (1 - (1 - t)))
-        count = min(int(torch.round(torch.tensor(left, dtype=torch.float64) * share)), left)
-        counts.append(count)
-        left -= count
-    return [count for count in counts if count]

@@ -17,11 +17,11 @@ from demur.samplers.block_diffusion.base import (
     BlocksFrom,
     Run,
     forced_or_guessed,
-    in_parts,
+    guess_block,
 )
 from demur.samplers.block_diffusion.canvas import Layout
-from demur.samplers.block_diffusion.choice import Confidence, even_counts, guess_token, rounded_counts
-from demur.samplers.masked_diffusion.schedule import most_confident
+from demur.samplers.block_diffusion.choice import Confidence
+from demur.samplers.masked_diffusion.schedule import even_counts, most_confident, rounded_counts
 from demur.samplers.step import (
     Pooling,
     require_at_least,
@@ -153,16 +153,8 @@ class BlockDiffusion(BlockSampler):
 
     def _guess(self, run: Run, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens of the current block as predicted, and how sure each is, both ``[batch, block]``."""
-        canvas = run.canvas
-        tokens = canvas.block_tokens
-        sure = torch.zeros(tokens.shape, device=tokens.device)
-        rows, places = wanted.nonzero(as_tuple=True)
-        for row, place in in_parts(rows, places, int(canvas.model.config.vocab_size)):
-            uniforms = run.draws.of(row, 1).squeeze(1) if self.temperature > 0 else None
-            logits = canvas.logits(row, place)
-            found = guess_token(logits, self.temperature, self.top_k, self.top_p, self.confidence, uniforms)
-            tokens[row, place], sure[row, place] = found
-        canvas.note(wanted, tokens)
+        chosen = self.temperature, self.top_k, self.top_p, self.confidence
+        tokens, sure = guess_block(run, wanted, *chosen)
         if self.remasking == "sequential" or self.order == "left_to_right":
             sure = -torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens).float()
         elif self.remasking == "random":

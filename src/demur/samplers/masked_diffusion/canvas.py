@@ -27,6 +27,10 @@ class Canvas:
 
     forced : int64 ``[batch, response]``, a token or `FREE`. layers : whose states are read.
     guidance : 0, or the scale by which logits move away from those of a canvas without its prompt.
+    end_token : stands behind the response in every pass, None for nothing.
+
+    Masks inside a prompt are filled like those of the response, as by official LLaDA. Where there are any, `masked` and
+    everything of its shape begin `before` positions earlier, with the first of them.
     """
 
     def __init__(
@@ -37,13 +41,18 @@ class Canvas:
         forced: torch.Tensor,
         layers: Sequence[int],
         guidance: float = 0.0,
+        end_token: int | None = None,
     ) -> None:
         self.mask_id = checked_mask(model)
         self.model, self.layers, self.guidance = model, layers, guidance
         response = torch.where(forced == FREE, self.mask_id, forced)
-        self.start = input_ids.shape[1]
-        self.tokens = torch.cat([input_ids, response], dim=1)
-        self.attention_mask = torch.cat([attention_mask, torch.ones_like(response)], dim=1)
+        behind = response.new_full((len(response), int(end_token is not None)), end_token or 0)
+        self.tokens = torch.cat([input_ids, response, behind], dim=1)
+        self.attention_mask = torch.cat([attention_mask, torch.ones_like(response), torch.ones_like(behind)], dim=1)
+        asked = ((input_ids == self.mask_id) & (attention_mask == 1)).any(dim=0)
+        self.before = int((asked.flip(0).long().cumsum(dim=0) < asked.sum()).sum()) + 1 if bool(asked.any()) else 0
+        self.start, self.prompt_end = input_ids.shape[1] - self.before, input_ids.shape[1]
+        self.end = self.prompt_end + response.shape[1]
         self.given = self.tokens != self.mask_id  # what guidance hides: prompt and forced tokens
         self.stale = torch.ones(len(response), dtype=torch.bool, device=response.device)
         self.states: list[torch.Tensor] = []  # a layer: [batch, response, width]
@@ -53,13 +62,18 @@ class Canvas:
 
     @property
     def response(self) -> torch.Tensor:
-        """The response as it stands, int64 ``[batch, response]``; a view."""
-        return self.tokens[:, self.start :]
+        """The response as it stands, int64 ``[batch, response]``; with the prompt from its first mask on. A view."""
+        return self.tokens[:, self.start : self.end]
+
+    @property
+    def answer(self) -> torch.Tensor:
+        """The response alone as it stands, int64 ``[batch, response]``; a copy."""
+        return self.tokens[:, self.prompt_end : self.end].clone()
 
     @property
     def masked(self) -> torch.Tensor:
         """Where nothing is committed, bool ``[batch, response]``."""
-        return self.response == self.mask_id
+        return (self.response == self.mask_id) & (self.attention_mask[:, self.start : self.end] == 1)
 
     def commit(self, chosen: torch.Tensor, tokens: torch.Tensor) -> None:
         """Write `tokens` at the `chosen` positions, both ``[batch, response]``."""
@@ -77,7 +91,7 @@ class Canvas:
             mask = torch.cat([mask, mask])
         read, states = self._run(tokens, mask)
         seen = [state[: len(rows)] for state in states]  # guidance: the conditional rows
-        self.prompt = self._merged(self.prompt, [state[:, 0] for state in seen], rows)
+        self.prompt = self._merged(self.prompt, [state[:, self.before] for state in seen], rows)
         self.states = self._merged(self.states, [state[:, 1:] for state in seen], rows)
         self.sources = self._merged(self.sources, [*torch.split(read, len(rows))], rows)
         self.stale[rows] = False
@@ -117,13 +131,21 @@ class Canvas:
         found = output.last_hidden_state if self.head else getattr(output, "logits", None)
         read: torch.Tensor = output[0] if found is None else found
         first = start - 1 if self.model.logits_shifted else start
-        return read[:, first : first + length], [state[:, start - 1 :] for state in states]
+        return _cut(read, first, first + length), [_cut(state, start - 1, start + length) for state in states]
 
     def _merged(self, old: list[torch.Tensor], new: list[torch.Tensor], rows: torch.Tensor) -> list[torch.Tensor]:
         """The new values at `rows`, the old ones elsewhere."""
         if len(rows) == len(self.tokens):
             return new
         return [whole.index_copy(0, rows, part) for whole, part in zip(old, new, strict=True)]
+
+
+def _cut(values: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """Positions `first` to `last` of ``[batch, positions, ...]``; before the first there is, that one again.
+
+    So the first position of a text has its own logits where logits are shifted, as officially.
+    """
+    return torch.cat([values[:, :1].expand(-1, max(-first, 0), -1), values[:, max(first, 0) : last]], dim=1)
 
 
 def checked_mask(model: Model) -> int:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-Remasking = Literal["low_confidence", "random", "entropy", "margin"]
+Remasking = Literal["low_confidence", "random", "entropy", "margin", "origin"]
 
 
 def guess(
@@ -29,7 +29,7 @@ def guess(
         # In float64, as official LLaDA: float32 noise distorts the distribution.
         noise = uniforms.log_().neg_().log_().neg_()
         tokens = noise.mul_(temperature).add_(logits).argmax(dim=-1)
-    if rule is None or rule == "random":
+    if rule is None or rule in ("random", "origin"):
         return tokens, torch.zeros_like(tokens, dtype=torch.float32)
     if tempered and temperature > 0:
         logits = logits / temperature

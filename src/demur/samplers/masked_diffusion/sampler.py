@@ -15,9 +15,10 @@ from demur.errors import InputError
 from demur.looks import Looks
 from demur.models import Layer, Model
 from demur.samplers.draws import Draws
+from demur.samplers.filters import keep_top_k, keep_top_p
 from demur.samplers.masked_diffusion.canvas import Canvas
 from demur.samplers.masked_diffusion.confidence import Remasking, guess
-from demur.samplers.masked_diffusion.schedule import Quota, Schedule, latest_of, most_confident
+from demur.samplers.masked_diffusion.schedule import DREAM_LAST_TIME, Quota, Schedule, latest_of, most_confident
 from demur.samplers.step import (
     Pooling,
     Prefill,
@@ -35,6 +36,8 @@ from demur.samplers.step import (
 )
 
 Order = Literal["confidence", "left_to_right"]
+OFFICIAL: dict[str, Remasking] = {"maskgit_plus": "low_confidence", "topk_margin": "margin"}
+"""Dream's names of its rules (`alg`), which are understood too."""
 LOGITS_AT_ONCE = 1 << 23
 """Most logits that are held at a time, in float32: 32 MB."""
 
@@ -46,17 +49,22 @@ class MaskedDiffusion(Sampler):
     block_length : R is worked off in blocks of this length, left to right, each in its share of the steps;
         by default in one.
     remasking : which predictions are kept: "low_confidence" (highest probability of the chosen token),
-        "entropy" (lowest entropy), "margin" (largest gap between the two best), "random".
-    schedule : how many. "static" spreads a block's masks evenly over its steps, the remainder over the
-        first ones (LLaDA). "dream" commits ``int(masked * (1 - s / t))`` on Dream's time grid and the rest
-        at the end. "dynamic" commits whatever reaches `threshold` in a row's first unfinished block, at
-        least one; it needs as many steps as it needs: where T is more, the last ones are idle and phi stays,
-        where T is less, the last one commits all that is left.
+        "entropy" (lowest entropy), "margin" (largest gap between the two best), "random". "origin" (Dream) keeps each
+        with the probability ``1 - s / t``. Dream's names "maskgit_plus" and "topk_margin" are understood.
+    schedule : how many. "static" spreads a block's masks evenly over its steps, the remainder over the first
+        ones (LLaDA). "dream" commits ``int(masked * (1 - s / t))`` on Dream's time grid and the rest at the end.
+        "rounded" commits that share of what is left, rounded, and idles where that is nothing (A2D's MDLM; the last
+        block may be shorter). "rnd1" leaves ``floor(total * (T - t) / T)`` masked. "dynamic" commits whatever reaches
+        `threshold` in a row's first unfinished block, at least one; it needs as many steps as it needs: where T is
+        more, the last ones are idle and phi stays, where T is less, the last one commits all that is left.
     threshold : least confidence for "dynamic", which takes "low_confidence" or "margin".
     temperature : 0 predicts the most likely token. cfg_scale : classifier-free guidance, 0 for none.
     order : "left_to_right" commits the leftmost masks instead of the surest; with as many steps as positions
         that is autoregressive order over the same weights.
     suppress_eos : end-of-sequence tokens are never predicted.
+    alg_temp, top_p, top_k, eps : Dream's. With `alg_temp` above 0 positions are drawn by the softmax of confidence
+        over it. `top_p`, then `top_k`, leave out unlikely tokens, for confidence too. `eps` ends the time grid.
+    end_token : stands behind the response in every pass and is no part of it (RND1).
     seed : of all draws; each row has its own stream, whatever its batch.
     pooling : "paper" averages the states of the positions committed after the step (arXiv 2602.02600, section
         3.1), "released" those of all response positions, masked ones included, as the authors' released code.
@@ -82,6 +90,11 @@ class MaskedDiffusion(Sampler):
         cfg_scale: float = 0.0,
         order: Order = "confidence",
         suppress_eos: bool = False,
+        alg_temp: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        eps: float = DREAM_LAST_TIME,
+        end_token: int | None = None,
         seed: int = 0,
         pooling: Pooling = "paper",
     ) -> None:
@@ -90,8 +103,10 @@ class MaskedDiffusion(Sampler):
         block_length = response_length if block_length is None else require_count("block_length", block_length)
         seed = require_count("seed", seed, None)
         require_switch("suppress_eos", suppress_eos)
-        for name, value in (("temperature", temperature), ("cfg_scale", cfg_scale), ("threshold", threshold)):
+        numbers = {"temperature": temperature, "cfg_scale": cfg_scale, "threshold": threshold}
+        for name, value in {**numbers, "alg_temp": alg_temp, "top_p": top_p, "eps": eps}.items():
             require_at_least(name, value, 0)
+        remasking = OFFICIAL.get(remasking, remasking)
         require_one_of("remasking", remasking, get_args(Remasking))
         require_one_of("schedule", schedule, get_args(Schedule))
         require_one_of("order", order, get_args(Order))
@@ -100,12 +115,18 @@ class MaskedDiffusion(Sampler):
         self.remasking, self.schedule, self.threshold = remasking, schedule, threshold
         self.temperature, self.cfg_scale, self.order = temperature, cfg_scale, order
         self.suppress_eos, self.seed, self.pooling = suppress_eos, seed, pooling
+        self.alg_temp, self.top_p, self.eps = alg_temp, top_p, eps
+        self.top_k = require_count("top_k", top_k, 0)
+        self.end_token = None if end_token is None else require_count("end_token", end_token, 0)
         self._require_consistent()
 
     @property
     def arguments(self) -> dict[str, Any]:
         names = ["response_length", "block_length", "remasking", "schedule", "threshold", "temperature"]
         names += ["cfg_scale", "order", "suppress_eos", "seed", "pooling"]
+        # Those that were added later are named where they are set, so that what older versions recorded still matches.
+        later = {"alg_temp": 0.0, "top_p": 1.0, "top_k": 0, "eps": DREAM_LAST_TIME, "end_token": None}
+        names += [name for name, unset in later.items() if getattr(self, name) != unset]
         return {"steps": self.step_count, **{name: getattr(self, name) for name in names}}
 
     def steps(
@@ -156,43 +177,54 @@ class MaskedDiffusion(Sampler):
         if responses is not None:
             responses = whole_responses(responses, len(ids), self.response_length, ids.device)
         draws = Draws(row_generators(ids, mask, self.seed, samples), ids.device)
-        quota = Quota(self.schedule, self.step_count, self.response_length, self.block_length)
-        given_up = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        quota = Quota(self.schedule, self.step_count, self.response_length, self.block_length, self.eps)
+        given_up = idle = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         indices = [model.layer_index(layer) for layer in layers]
-        canvas = Canvas(model, ids, mask, forced, indices, self.cfg_scale)
+        canvas = Canvas(model, ids, mask, forced, indices, self.cfg_scale, self.end_token)
+        off = canvas.before  # positions of the prompt in front of the response, where it holds masks
+        self._require_no_draws(off)
+        if responses is not None:
+            responses = torch.cat([canvas.response[:, :off], responses], dim=1)
         since = (~canvas.masked).long() - 1  # the step at which a position was committed, -1 where it is not
+        since[:, :off] = -1
         if looks and 0 in looks:
             canvas.look(torch.arange(len(ids), device=ids.device))
-            before, known = torch.stack(canvas.prompt, dim=1).float(), ~canvas.masked
-            sent = yield Step(0, canvas.response.clone(), canvas.response.clone(), before, known, before)
+            before, known = torch.stack(canvas.prompt, dim=1).float(), ~canvas.masked[:, off:]
+            sent = yield Step(0, canvas.answer, canvas.answer, before, known, before)
             if sent is not None:
-                given_up |= sent.to(given_up.device)
+                given_up = given_up | sent.to(given_up.device)
         for index in range(1, self.step_count + 1):
             masked = canvas.masked & ~given_up.unsqueeze(1)
+            open_places, count = quota.at(index, masked, off)
             # An unchanged canvas gives the same states; a finished one is only looked at where the official
             # sampler runs on to the last step.
-            due = canvas.stale & (masked.any(dim=1) if self.schedule == "dynamic" else ~given_up)
+            idle = count == 0 if self.schedule == "rounded" else ~masked.any(dim=1)
+            due = canvas.stale & (~given_up if self.schedule in ("static", "dream") else ~idle)
             if index == 1 and not canvas.states:
                 due = torch.ones_like(due)
             canvas.look(due.nonzero().squeeze(1))
             predicted, confidence = self._guess(canvas, masked, draws)
             if self.schedule == "dynamic":
-                chosen = self._sure_enough(confidence, masked, last=index == self.step_count)
+                chosen = self._sure_enough(confidence, masked, off, last=index == self.step_count)
+            elif self.remasking == "origin":
+                chosen = open_places & (confidence < quota.share(index))
             else:
-                open_places, count = quota.at(index, masked)
                 chosen = most_confident(confidence, open_places, count)
             if responses is not None:
                 predicted = torch.where(chosen, responses, predicted)
             canvas.commit(chosen, predicted)
             committed = ~canvas.masked
+            committed[:, :off] = False
             since[committed & (since < 0)] = index
-            phi = canvas.mean_states(self._pooled(committed))
+            phi = canvas.mean_states(self._pooled(committed, off))
             window = None
             if looks and looks.window and index in looks:
-                window = canvas.mean_states(self._latest(since, looks.window))
-            sent = yield Step(index, canvas.response.clone(), predicted, phi, committed, window)
+                window = canvas.mean_states(self._latest(since, looks.window, off))
+            told = idle if self.schedule in ("rounded", "rnd1", "dynamic") else None
+            prompt = canvas.tokens[:, : canvas.prompt_end].clone() if off else None
+            sent = yield Step(index, canvas.answer, predicted[:, off:], phi, committed[:, off:], window, told, prompt)
             if sent is not None:
-                given_up |= sent.to(given_up.device)
+                given_up = given_up | sent.to(given_up.device)
 
     def _guess(self, canvas: Canvas, masked: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """The whole response as predicted, and the confidence at masked positions, both ``[batch, response]``."""
@@ -204,9 +236,12 @@ class MaskedDiffusion(Sampler):
             predicted[row, place], confidence[row, place] = self._guess_at(canvas, row, place, draws)
         if self.order == "left_to_right":
             confidence = -torch.arange(masked.shape[1], device=masked.device).expand_as(masked).float()
-        elif self.remasking == "random":
-            everyone = torch.arange(len(masked), device=masked.device)
-            confidence = draws.of(everyone, masked.shape[1]).float()
+        elif self.remasking in ("random", "origin") or self.alg_temp:
+            drawn = draws.of(torch.arange(len(masked), device=masked.device), masked.shape[1])
+            # The Gumbel trick: the largest sums are a draw without replacement from the softmax of the confidences.
+            noise = -(-drawn.log()).log()
+            tempered = self.alg_temp and self.remasking not in ("random", "origin")
+            confidence = (confidence / self.alg_temp + noise if tempered else drawn).float()
         return predicted, confidence
 
     def _guess_at(
@@ -217,36 +252,56 @@ class MaskedDiffusion(Sampler):
         if self.suppress_eos:
             logits[:, [one for one in canvas.model.eos_token_ids if one < logits.shape[1]]] = -torch.inf
         uniforms = draws.of(rows, logits.shape[1]) if self.temperature > 0 else None
+        logits = self._filtered(logits)
         rule = None if self.order == "left_to_right" else self.remasking
         return guess(logits, rule, self.temperature, uniforms, tempered=self.schedule == "dream")
 
-    def _sure_enough(self, confidence: torch.Tensor, masked: torch.Tensor, *, last: bool) -> torch.Tensor:
+    def _filtered(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits without the tokens that `top_p` and then `top_k` leave out, as Dream filters."""
+        if self.top_p >= 1 and not self.top_k:
+            return logits
+        kept = keep_top_k(keep_top_p(logits / (self.temperature or 1), self.top_p), self.top_k)
+        return logits.masked_fill(kept == -torch.inf, -torch.inf)
+
+    def _sure_enough(self, confidence: torch.Tensor, masked: torch.Tensor, off: int, *, last: bool) -> torch.Tensor:
         """The positions a dynamic step commits, bool ``[batch, response]``."""
         if last:
             return masked
-        first = masked.int().argmax(dim=1, keepdim=True) // self.block_length
-        places = torch.arange(masked.shape[1], device=masked.device)
+        first = (masked.int().argmax(dim=1, keepdim=True) - off).clamp(min=0) // self.block_length
+        places = torch.arange(masked.shape[1], device=masked.device) - off
         open_places = masked & (places < (first + 1) * self.block_length)
         best = most_confident(confidence, open_places, torch.ones_like(first).squeeze(1))
         return best | (open_places & (confidence >= self.threshold))
 
-    def _pooled(self, committed: torch.Tensor) -> torch.Tensor:
-        """The positions phi averages, bool ``[batch, response]``."""
+    def _pooled(self, committed: torch.Tensor, off: int) -> torch.Tensor:
+        """The positions phi averages, bool ``[batch, response]``; the first `off` are the prompt's."""
         everything = torch.ones_like(committed)
+        everything[:, :off] = False
         if self.pooling == "released":
             return everything
         return torch.where(committed.any(dim=1, keepdim=True), committed, everything)
 
-    def _latest(self, since: torch.Tensor, window: int) -> torch.Tensor:
+    def _latest(self, since: torch.Tensor, window: int, off: int) -> torch.Tensor:
         """The `window` positions committed last, of one step those furthest right, bool ``[batch, response]``.
 
         Where no more are pooled at all, all of those. since : the step of each, below 0 where nothing is committed.
         """
-        return latest_of(self._pooled(since >= 0), since, window)
+        return latest_of(self._pooled(since >= 0, off), since, window)
+
+    def _require_no_draws(self, before: int) -> None:
+        if before and (self.remasking in ("random", "origin") or self.alg_temp):
+            raise InputError(
+                "a prompt holds mask tokens, which are filled by confidence; they cannot be drawn (random, origin, "
+                "alg_temp)"
+            )
 
     def _require_consistent(self) -> None:
+        if self.remasking == "origin" and self.schedule != "dream":
+            raise InputError("remasking='origin' draws by Dream's time grid; give schedule='dream' with it")
         blocks, rest = divmod(self.response_length, self.block_length)
-        if rest:
+        if self.schedule == "rounded":
+            blocks += rest > 0
+        elif rest:
             raise InputError(
                 f"response_length {self.response_length} is no multiple of block_length {self.block_length}; "
                 f"give a block_length that divides it"
