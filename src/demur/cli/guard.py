@@ -7,7 +7,7 @@ its errors mean is in `demur.guards`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from demur.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from demur.guards import LinearGuard
     from demur.guards.base import Guard
@@ -105,6 +106,7 @@ def guard_score(
     else:
         table, values = _signal(fitted, generations)
     errors = fitted.errors(values)
+    _watch_drift(fitted, table, errors)
     table = table.assign(error=errors, flagged=fitted.predict(values) == -1)
     if isinstance(fitted, StreamingGuard):
         stops = fitted.stops(values)
@@ -113,6 +115,18 @@ def guard_score(
     found = flagged_numbers(table)
     told.numbers({"out": str(out), "guard": guard}, found, [share_table(TITLE, found, ["group"], "flagged")])
     told.say(f"{out}: {int(table['flagged'].sum())} of {len(table)} flagged")
+
+
+def _watch_drift(fitted: Guard, table: pd.DataFrame, errors: NDArray[Any]) -> None:
+    """Warn where the errors of prompts that are not known to be harmful do not look like the calibration's."""
+    from demur.guards import DriftWatch
+
+    harmless = (table["label"] != "harmful").fillna(True) & table["attack"].isna()
+    if getattr(fitted, "calibration_errors_", None) is None:
+        return
+    watch = DriftWatch(fitted, window=max(20, len(table)))  # all of them at once
+    watch.add(errors[harmless.to_numpy(dtype=bool)])
+    watch.finish()
 
 
 def _watched(path: str) -> LinearGuard:

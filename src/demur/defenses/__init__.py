@@ -1,6 +1,7 @@
 """Defenses: whatever blocks a generation, and what it costs; among them guards that stop one on the way."""
 
 from demur.defenses.after.any_of import AnyOf
+from demur.defenses.after.cascade import Cascade
 from demur.defenses.after.from_guard import GuardDefense
 from demur.defenses.after.guard_model import GuardModel
 from demur.defenses.after.perplexity import PerplexityFilter
@@ -15,6 +16,7 @@ from demur.defenses.live.watching import Reading, Watching
 __all__ = [
     "AnyOf",
     "Blocking",
+    "Cascade",
     "Defense",
     "GuardDefense",
     "GuardModel",

@@ -2,6 +2,7 @@
 
 from demur.guards.base import GUARDS, Guard
 from demur.guards.direction import DirectionGuard
+from demur.guards.drift import DriftWarning, DriftWatch, drift_of
 from demur.guards.linear import LinearGuard
 from demur.guards.loading import load_guard
 from demur.guards.outlier.guard import DetectorGuard
@@ -18,6 +19,8 @@ __all__ = [
     "GUARDS",
     "DetectorGuard",
     "DirectionGuard",
+    "DriftWarning",
+    "DriftWatch",
     "Guard",
     "LinearGuard",
     "ProbeGuard",
@@ -26,6 +29,7 @@ __all__ = [
     "StreamingGuard",
     "TrajectoryGuard",
     "Watch",
+    "drift_of",
     "load",
     "load_guard",
     "states_among",

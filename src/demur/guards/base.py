@@ -20,9 +20,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from demur.errors import InputError
 from demur.files.arrays import read_arrays, write_arrays
-from demur.guards.calibration import false_positive_interval, require_enough
-from demur.guards.inputs import require_arrays, require_no_second_signals, require_share
-from demur.guards.validity import require_threshold
+from demur.guards.calibration import false_positive_interval, limits_by_kind, require_enough
+from demur.guards.inputs import one_each, require_arrays, require_no_second_signals, require_share
+from demur.guards.validity import require_sorted, require_threshold
 from demur.looks import Looks
 from demur.plugins import Registry
 from demur.provenance import Provenance, require_comparable
@@ -32,6 +32,8 @@ from demur.signal import Signal
 Floats = NDArray[np.floating[Any]]
 
 _FITTED = ("threshold_", "offset_", "calibrated_", "n_calibration_", "false_positive_low_", "false_positive_high_")
+_ERRORS = "calibration_errors"
+"""The array of a file that holds the errors of the calibration, beside what the guard has learned."""
 
 _WARNED: WeakSet[Guard] = WeakSet()
 """Guards that have said that they are not calibrated; kept outside of them, as using a guard does not change it."""
@@ -98,19 +100,28 @@ class Guard(OutlierMixin, BaseEstimator, Shareable, ABC):  # type: ignore[misc]
     def _limited(self, values: Floats, calibration: ArrayLike | None) -> Self:
         """Set the threshold, once learned, by the harmless training generations or held-out ones."""
         self.calibrated_, self.n_calibration_ = False, 0
+        self.kinds_: dict[str, dict[str, float]] = {}
+        self.calibration_errors_: Floats | None = None
         self.false_positive_low_, self.false_positive_high_ = 0.0, 1.0
         self._set_threshold(self._uncalibrated(self._errors(values)))
         return self if calibration is None else self.calibrate(calibration)
 
-    def calibrate(self, X: ArrayLike) -> Self:
+    def calibrate(self, X: ArrayLike, kinds: ArrayLike | None = None) -> Self:
         """Set the threshold from the errors on held-out harmless generations, shaped like those of `fit`.
 
-        It is their `quantile`. Raises `InputError` for fewer than 20 of them; warns where they are too few for
-        the quantile.
+        It is their `quantile`. kinds : the kind of each; the threshold then is the highest of the conformal limits of
+        all kinds (`kinds_`), so that of every kind at most the promised share of further harmless generations is
+        flagged, or 1 / (n + 1) where a kind has too few, n, for that. Raises `InputError` for fewer than 20 in all, or
+        of a kind; warns where they are too few for the quantile.
         """
         errors = self.errors(X)
         threshold, low, high = self._calibrated(errors)
+        self.kinds_ = {}
+        if kinds is not None:
+            self.kinds_ = limits_by_kind(errors, one_each("kinds", kinds, len(errors)), self._allowed())
+            threshold = max(limit["limit"] for limit in self.kinds_.values())
         self._set_threshold(threshold)
+        self.calibration_errors_ = np.sort(errors)
         self.calibrated_, self.n_calibration_ = True, len(errors)
         self.false_positive_low_, self.false_positive_high_ = low, high
         return self
@@ -147,10 +158,13 @@ class Guard(OutlierMixin, BaseEstimator, Shareable, ABC):  # type: ignore[misc]
         if not isinstance(parameters.get("random_state", 0), int):
             parameters["random_state"] = None
         arrays, learned = self._state()
+        if (errors := getattr(self, "calibration_errors_", None)) is not None:
+            arrays = {**arrays, _ERRORS: errors}
         header = {
             "kind": self._kind,
             "parameters": parameters,
             "fitted": {**{name: getattr(self, name) for name in _FITTED}, **learned},
+            "kinds": getattr(self, "kinds_", {}),
             "feature_names": [str(name) for name in getattr(self, "feature_names_in_", ())],
             "provenance": self.provenance_.to_dict() if self.provenance_ else None,
         }
@@ -169,6 +183,8 @@ class Guard(OutlierMixin, BaseEstimator, Shareable, ABC):  # type: ignore[misc]
             require_threshold(header["fitted"])
             for name in _FITTED:
                 setattr(guard, name, header["fitted"][name])
+            guard.kinds_ = dict(header.get("kinds", {}))  # files of before have neither these nor errors
+            guard.calibration_errors_ = require_sorted(arrays.pop(_ERRORS, None), guard.n_calibration_)
             guard._restore(arrays, header["fitted"])
             if header["feature_names"]:
                 guard.feature_names_in_ = np.array(header["feature_names"], dtype=object)

@@ -41,6 +41,19 @@ def require_array(
     return array
 
 
+def require_sorted(errors: NDArray[Any] | None, count: int) -> NDArray[Any] | None:
+    """The errors of a calibration on `count` generations, ascending, where a file holds them."""
+    if errors is None:
+        return None
+    if (
+        errors.shape != (count,)
+        or errors.dtype not in (np.float32, np.float64)
+        or not (errors[1:] >= errors[:-1]).all()
+    ):
+        raise ValueError(f"its calibration errors are {errors.dtype} {list(errors.shape)}, or not {count} in order")
+    return errors
+
+
 def require_threshold(fitted: Mapping[str, Any]) -> None:
     """Refuse a threshold that no error exceeds, or that its own offset and calibration contradict."""
     threshold, offset = fitted["threshold_"], fitted["offset_"]

@@ -19,7 +19,7 @@ from transformers import StoppingCriteria
 from demur.defenses.live.tap import Tap
 from demur.defenses.live.watching import Reading, Source
 from demur.errors import InputError, ProvenanceError
-from demur.guards import StreamingGuard
+from demur.guards import StreamingGuard, drift_of
 from demur.models import Model, from_network
 from demur.models.capture import ThreadPasses
 from demur.models.end_tokens import token_ids
@@ -46,6 +46,9 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
     t ends with t + 1 tokens, padding behind them. So the last token of a row is never judged, nor is a row any more
     once it has reached end-of-sequence, nor a step beyond those that the guard was fitted on. The bound on stopped
     harmless generations holds all the same.
+
+    The highest scores of the rows are compared with those of the calibration, and one `DriftWarning` says where they
+    have become higher; see `demur.guards.DriftWatch`.
 
     Works with and without a KV cache and with left padding, in several threads at a time: each call of `generate` is
     judged by its own passes. Raises `InputError` outside of its `with` block, in a second call of `generate` (of this
@@ -81,6 +84,8 @@ class GuardStopping(StoppingCriteria):  # type: ignore[misc]
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._hooks.close()
         passes, self._passes = self._passes, None
+        if kind is None and self._tap is not None and (drift := drift_of(self._guard, "less")) is not None:
+            drift.add(self._tap.watching.highest[self._tap.watching.looks > 0])
         if kind is None and passes is not None and passes.any and not self._asked:
             raise InputError(
                 "the network ran in this block and GuardStopping was never asked, so nothing was guarded; give "

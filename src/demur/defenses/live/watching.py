@@ -121,6 +121,11 @@ class Watching:
         return self._watch.scores
 
     @property
+    def highest(self) -> NDArray[np.float64]:
+        """The highest score of each generation so far, what a calibration is made of."""
+        return self._watch.highest
+
+    @property
     def looks(self) -> NDArray[np.int64]:
         return self._watch.steps
 

@@ -129,12 +129,13 @@ class StreamingGuard(Guard):
         self.at_least = at_least
         self.of_last = of_last
 
-    def calibrate(self, X: ArrayLike) -> StreamingGuard:
+    def calibrate(self, X: ArrayLike, kinds: ArrayLike | None = None) -> StreamingGuard:
         """Set the threshold on held-out harmless signals `[prompts, steps]`, see the class.
 
+        kinds : the kind of each; the promise then is kept for every kind, see `Guard.calibrate`.
         Raises `InputError` for fewer than ``1 / alpha - 1`` of them.
         """
-        return super().calibrate(X)
+        return super().calibrate(X, kinds)
 
     def step_scores(self, X: ArrayLike) -> Floats:
         """The score of every step, from the signal up to there, float64 `[prompts, steps]`; raises as `errors`."""

@@ -85,7 +85,7 @@ class Watch:
     """Follows the signals of a batch of generations, a step at a time, all together or each at its own pace.
 
     steps : int64 `[batch]`, how many steps of each were seen. scores : float64 `[batch]`, those of the latest step;
-        infinite where a value was not a finite number, from that step on.
+        infinite where a value was not a finite number, from that step on. highest : the highest of all so far.
     evidence : at how many of the latest steps a signal must be far out to be stopped.
     stopped_at : int64 `[batch]`, the step whose score first exceeded the threshold, 0 where none has.
 
@@ -96,6 +96,7 @@ class Watch:
         self.usual, self.threshold, self.evidence = usual, threshold, evidence
         self._latest = np.zeros((batch, evidence.of_last))
         self.scores: NDArray[np.float64] = np.zeros(batch)
+        self.highest: NDArray[np.float64] = np.zeros(batch)
         self.stopped_at: NDArray[np.int64] = np.zeros(batch, dtype=np.int64)
         self._beginnings = Beginnings(batch)
         self._lost: NDArray[np.bool_] = np.zeros(batch, dtype=bool)  # whose values are not all finite
@@ -118,6 +119,7 @@ class Watch:
         lost, seen = self._lost[rows] | np.isnan(scores), self.steps[rows]
         self._latest[np.arange(len(self._latest))[rows], (seen - 1) % self.evidence.of_last] = scores
         self.scores[rows] = scores = np.where(lost, np.inf, self.evidence.of(self._latest[rows], seen))
+        self.highest[rows] = np.where(seen == 1, scores, np.maximum(self.highest[rows], scores))
         stopped, before = ~(scores <= self.threshold) | lost, self.stopped_at[rows]
         self.stopped_at[rows] = now = np.where((before == 0) & stopped, self.steps[rows], before)
         return now > 0
