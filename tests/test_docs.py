@@ -15,6 +15,7 @@ NEEDS = {
     "a guard model from the Hub",
     "a judge's server, or a judge model from the Hub",
     "a model from the Hub",
+    "a server of demur",
     "the files of JailbreakBench and HarmBench, and the Hub",
 }
 """What a block may say that it needs, in its first line: such a block is compiled and not run."""

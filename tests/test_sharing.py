@@ -19,6 +19,7 @@ from demur.errors import InputError
 from demur.files.manifests import read_manifest, write_manifest
 from demur.guards import DirectionGuard, Guard, LinearGuard, ProbeGuard, SRIGuard, StreamingGuard, load_guard
 from demur.provenance import Provenance
+from demur.serve import load_guards
 from demur.signal import Signal
 from demur.signal.sums import AnchorCount
 from fake_hub import FakeHub
@@ -294,3 +295,11 @@ def test_probes_say_the_limits_of_each_kind(tmp_path: Path) -> None:
     assert guard.summary()["kinds"] == guard.kinds_
     guard.save_pretrained(tmp_path)
     assert "plain: calibrated on 75, at most" in (tmp_path / "README.md").read_text()
+
+
+def test_a_server_takes_a_shared_folder_with_what_its_guard_watches(
+    stream: StreamingGuard, direction: DirectionGuard, tmp_path: Path
+) -> None:
+    stream.save_pretrained(tmp_path, source=direction)
+    (watched,) = load_guards([tmp_path])
+    assert watched.guard.threshold_ == stream.threshold_ and watched.source.fingerprint == direction.fingerprint

@@ -24,6 +24,7 @@ from demur.serve.engines.choose import engine_for
 from demur.serve.faults import Fault
 from demur.serve.gate import Gate
 from demur.serve.guards import Watched
+from demur.serve.litellm import litellm_router
 from demur.serve.schema import ChatAnswer, ChatRequest, ErrorAnswer, ModelCard, ModelList
 from demur.serve.settings import Settings
 from demur.serve.streaming import Events, while_connected
@@ -77,6 +78,8 @@ def make_app(
     app.state.ready, app.state.chat = False, chat
     _add_faults(app, chat)
     _add_paths(app, chat)
+    if watched:
+        app.include_router(litellm_router(model, watched))
     app.add_middleware(Gate, settings=settings, keys=tuple(keys))
     return app
 

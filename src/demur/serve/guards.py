@@ -24,6 +24,7 @@ from demur.guards import LinearGuard, StreamingGuard, load_guard
 from demur.looks import Looks
 from demur.models import Model
 from demur.samplers import Step
+from demur.sharing import is_hub_name, open_shared
 from demur.signal import Anchors
 
 STUDY_PAIRS = (
@@ -98,14 +99,18 @@ def load_guards(places: Sequence[str | Path]) -> list[Watched]:
 
 
 def _spread(places: Sequence[str | Path]) -> list[str]:
-    """Files and names; of a study's folder those of its best pair."""
+    """Files; of a study's folder those of its best pair, of a shared folder or a name of the Hub all that it lists."""
     found: list[str] = []
     for place in places:
         pair = next(
             (pair for pair in STUDY_PAIRS if all((Path(place) / one).is_file() for one in pair)),
             None,
         )
-        found += [str(Path(place) / one) for one in pair] if pair else [str(place)]
+        if pair is None and (Path(place).is_dir() or is_hub_name(place)):
+            shared = open_shared(place)
+            found += [str(shared.folder / name) for name in shared.files]
+        else:
+            found += [str(Path(place) / one) for one in pair] if pair else [str(place)]
     return found
 
 
