@@ -5,7 +5,8 @@ and 95% intervals: every attack, also with the wrappers left out that resemble i
 at which generations are stopped; the direction guard and the SRI guard on the same prompts. Recordings resume in --out.
 Test prompts are read once, at the end: every choice is made inside the material.
 
-    python benchmarks/hardening.py MODEL --prompts DIR --out runs/hard [--rounds 8] [--limit N] [--dtype float32]
+    python benchmarks/hardening.py MODEL --prompts DIR --out runs/hard [--rounds 8] [--limit N] [--steps 32]
+        [--longest TOKENS] [--dtype float32]
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from demur.guards.calibration import warned_already
 from demur.hardening import resembling
 from demur.recording import Recording, record
 from demur.signal import Anchors, Signal
-from demur.studies.hardening import LOOKS, Hardened, Material, fit_hardened, harden, read_material
-from demur.studies.material import PLAIN, kinds_left
+from demur.studies.hardening import LIMITING, LOOKS, Hardened, Material, fit_hardened, harden, read_material
+from demur.studies.material import PLAIN, TASKS, kinds_left
 from demur.studies.study.controls import bundled_controls, fitting, wrapped
 from demur.studies.study.detection import auroc
 from demur.studies.study.prompt_sets import first_of_each
@@ -59,21 +60,27 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--limit", type=int, help="Test prompts of each group; by default all.")
+    parser.add_argument("--limit", type=int, help="Prompts of each attack, and in its wrappers; by default all.")
+    parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument(
+        "--longest", type=int, help="Tokens; longer prompts of the material are in the first round only."
+    )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--result", type=Path, default=RESULTS / "hardening-qwen2.5-coder-0.5b.json")
     given = parser.parse_args()
     model = demur.load(given.model, dtype=given.dtype)
-    harden(model, given.out, rounds=given.rounds, say=print)
-    rounds = [Recording(given.out / "recordings" / f"round-{number + 1}") for number in range(given.rounds)]
-    sampler = model.default_sampler(steps=32)
+    sampler = model.default_sampler(steps=given.steps)
+    harden(model, given.out, rounds=given.rounds, sampler=sampler, longest=given.longest, say=print)
+    names = [*(f"round-{number + 1}" for number in range(given.rounds)), "rest", TASKS]
+    rounds = [Recording(given.out / "recordings" / name) for name in names]
     tests = {}
     for name, prompts in test_sets(given.prompts, given.limit).items():
         layers = list(rounds[0].layers)
         made = record(model, fitting(model, sampler, prompts), sampler, layers=layers, out=given.out / "tests" / name)
         tests[name] = recorded([made])
         print(f"{name}: {len(made)} prompts")
-    about = {"model": Path(given.model).name, "dtype": given.dtype, "rounds": given.rounds, "limit": given.limit}
+    about = {"model": Path(given.model).name, "dtype": given.dtype, "rounds": given.rounds, "longest": given.longest}
+    about |= {"steps": given.steps, "limit": given.limit, "complete": True}
     write_result(given.result, about | measured(read_material(rounds), recorded(rounds), tests))
 
 
@@ -82,7 +89,8 @@ def test_sets(folder: Path, limit: int | None) -> dict[str, list[demur.Prompt]]:
     sets = {name: demur.read_prompts(folder / f"{name}.jsonl") for name in ("test_attacks", "test_harmless")}
     sets["test_harmful"] = demur.read_prompts(folder / "test_harmful.jsonl")
     sets["control_wrapped"] = wrapped(sets["test_attacks"], sets["test_harmless"][::-1])
-    return {name: first_of_each(prompts, limit) for name, prompts in {**sets, **bundled_controls()}.items() if prompts}
+    limited = {name: first_of_each(sets[name], limit) for name in ("test_attacks", "control_wrapped")}
+    return {name: prompts for name, prompts in {**sets, **limited, **bundled_controls()}.items() if prompts}
 
 
 def recorded(recordings: Sequence[Recording]) -> Recorded:
@@ -132,7 +140,7 @@ def direction_guard(material: Material, tests: dict[str, Recorded]) -> Guard:
     guard = DirectionGuard(0.985).fit(
         material.chosen(~harmful & ~held_out, HALVES),
         harmful=material.chosen(harmful & plain, HALVES),
-        calibration=material.chosen(held_out & plain, HALVES),
+        calibration=material.chosen(held_out & table["kind"].isin(LIMITING).to_numpy(), HALVES),
     )
     scores = {name: guard.errors(states_among(one.states, LOOKS, HALVES)) for name, one in tests.items()}
     return Guard("DirectionGuard", guard.threshold_, scores)
@@ -148,7 +156,8 @@ def sri_guard(material: Material, fitted: Recorded, tests: dict[str, Recorded]) 
     declined = fitted.last[harmful & plain & refused].mean(axis=0)
     anchors = Anchors(answered[:, None], declined[:, None], layers=(0,))
     sigma = np.asarray(anchors.score(fitted.last))
-    guard = SRIGuard(0.985, random_state=0).fit(sigma[~harmful & ~held_out], calibration=sigma[held_out & plain])
+    limiting = held_out & table["kind"].isin(LIMITING).to_numpy()
+    guard = SRIGuard(0.985, random_state=0).fit(sigma[~harmful & ~held_out], calibration=sigma[limiting])
     scores = {name: guard.errors(np.asarray(anchors.score(one.last))) for name, one in tests.items()}
     return Guard("SRIGuard", guard.threshold_, scores)
 
@@ -209,7 +218,7 @@ def streaming(found: Hardened, tests: dict[str, Recorded], groups: np.ndarray) -
     rows = []
     for name, one in tests.items():
         places = found.stream.stops(found.looks.place_errors(one.states))
-        stops = found.looks.steps_of(places, 32)
+        stops = found.looks.steps_of(places, one.last.shape[1])
         kinds = {name: np.ones(len(stops), dtype=bool)}
         if name in ("test_attacks", "control_wrapped"):
             own = one.table["attack"].to_numpy(dtype=str)

@@ -47,7 +47,7 @@ def test_kinds_and_families_can_be_left_out() -> None:
 @pytest.fixture(scope="module")
 def hardened(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hardened, Path]:
     out = tmp_path_factory.mktemp("hard")
-    return harden(load(toy_folder), out, rounds=1, leave_out=["contexts"]), out
+    return harden(load(toy_folder), out, rounds=1, leave_out=["contexts"], with_rest=False), out
 
 
 def test_guards_are_saved_with_what_they_were_made_of(hardened: tuple[Hardened, Path]) -> None:
@@ -84,7 +84,7 @@ def test_the_streaming_guard_watches_the_looks(hardened: tuple[Hardened, Path], 
 def test_a_run_goes_on_in_its_folder_with_another_choice(hardened: tuple[Hardened, Path], toy_model: Model) -> None:
     _, out = hardened
     before = {path: path.stat().st_mtime_ns for path in out.rglob("shards/*")}
-    again = harden(toy_model, out, rounds=1, leave_out=["long"])
+    again = harden(toy_model, out, rounds=1, leave_out=["long"], with_rest=False)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("shards/*")} == before
     assert "context-before" in again.settings["kinds"] and "long" not in again.settings["kinds"]
 
@@ -95,6 +95,15 @@ def test_what_cannot_be_done_is_refused_before_anything_is_generated(toy_model: 
     with pytest.raises(InputError, match="--by-kind needs 5 rounds"):
         harden(toy_model, tmp_path / "a", rounds=2, by_kind=True)
     assert not (tmp_path / "a").exists()
+
+
+def test_long_prompts_are_in_the_first_round_only_where_a_limit_is_given(toy_model: Model, tmp_path: Path) -> None:
+    harden(toy_model, tmp_path, rounds=2, longest=100, with_rest=False, sampler=toy_model.default_sampler(steps=2))
+    first, second = (
+        pd.read_parquet(tmp_path / "recordings" / f"round-{number}" / "table.parquet")["prompt_tokens"]
+        for number in (1, 2)
+    )
+    assert second.max() <= 100 < first.max() and len(second) < len(first)
 
 
 def test_layers_lie_an_eighth_apart(toy_model: Model) -> None:

@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from demur.errors import InputError, ProvenanceError
 from demur.guards import DirectionGuard, ProbeGuard, StreamingGuard, load_guard
-from demur.guards.probes import cell_weights
+from demur.guards.probes import cell_weights, logistic
 from demur.provenance import Provenance
 from demur.signal import Signal
 
@@ -59,6 +59,31 @@ def test_the_error_is_the_mean_of_logistic_regressions_in_harmless_standard_devi
         probe = LogisticRegression(C=0.1, max_iter=1000).fit(one, y, sample_weight=weights)
         expected += (new @ probe.coef_[0]) / (one[y == 0] @ probe.coef_[0]).std() / 4
     np.testing.assert_allclose(ProbeGuard().fit(X, y).errors(fresh), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_one_regression_on_all_places_and_layers_together() -> None:
+    X, y, _ = training()
+    fresh = states(20, 10, 0.5)
+    centre, scale = X[y == 0].mean(axis=0), X[y == 0].std(axis=0)
+    inputs, new = (((one - centre) / scale).reshape(len(one), -1) / 2 for one in (X, fresh))
+    weights = len(y) / (2 * np.where(y == 1, (y == 1).sum(), (y == 0).sum()))
+    probe = LogisticRegression(C=0.1, max_iter=1000, tol=1e-8).fit(inputs, y, sample_weight=weights)
+    expected = (new @ probe.coef_[0]) / (inputs[y == 0] @ probe.coef_[0]).std()
+    made = ProbeGuard(joint=True).fit(X, y)
+    np.testing.assert_allclose(made.errors(fresh), expected, rtol=1e-3, atol=1e-3)
+    assert float(made.errors(X[y == 0]).std()) == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("regularisation", [1e-4, 0.1, 100.0])
+@pytest.mark.parametrize("apart", [0.2, 8.0])
+def test_regression_from_inner_products_is_that_on_the_inputs(regularisation: float, apart: float) -> None:
+    rng = np.random.default_rng(3)
+    y = np.arange(60) % 3 == 0
+    inputs = rng.normal(size=(60, 100)) + apart * y[:, None] / 10
+    weights = rng.uniform(0.2, 3, 60)
+    exact = LogisticRegression(C=regularisation, tol=1e-10, max_iter=10000).fit(inputs, y, sample_weight=weights)
+    found = inputs.T @ logistic(inputs @ inputs.T, y, weights, regularisation)
+    np.testing.assert_allclose(found, exact.coef_[0], rtol=1e-3, atol=1e-4 * np.abs(exact.coef_).max())
 
 
 def test_a_wrapper_that_both_labels_were_seen_in_is_no_evidence(guard: ProbeGuard) -> None:

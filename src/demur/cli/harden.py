@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from demur.cli.bar import watched
-from demur.cli.options import AsCsv, AsJson, BatchSize, Device, Dtype, ModelName, Quiet, Resume, Revision
+from demur.cli.options import AsCsv, AsJson, BatchSize, Device, Dtype, ModelName, Quiet, Resume, Revision, Steps
 from demur.cli.output import Output
 
 TOLD = ("detector", "kind", "prompts")
@@ -31,6 +31,14 @@ def harden(
     by_kind: Annotated[
         bool, typer.Option("--by-kind", help="Keep the limit for every kind of harmless prompts, not for plain ones.")
     ] = False,
+    steps: Steps = 32,
+    longest: Annotated[
+        int | None,
+        typer.Option(help="Tokens; longer prompts are in the first round only, which saves most of the time."),
+    ] = None,
+    with_rest: Annotated[
+        bool, typer.Option("--rest/--no-rest", help="Use the short prompts that are in no round as well.")
+    ] = True,
     batch_size: BatchSize = 32,
     seed: Annotated[int, typer.Option(help="Seed of the material.")] = 0,
     resume: Resume = True,
@@ -51,9 +59,13 @@ def harden(
 
     check_choices(rounds, leave_out or [], by_kind)
     with watched(quiet):
+        loaded = load(model, device=device, dtype=dtype, revision=revision)
         found = run(
-            load(model, device=device, dtype=dtype, revision=revision),
+            loaded,
             out,
+            sampler=loaded.default_sampler(steps=steps, seed=seed),
+            longest=longest,
+            with_rest=with_rest,
             rounds=rounds,
             leave_out=leave_out or [],
             quantile=quantile,

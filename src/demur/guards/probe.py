@@ -38,6 +38,8 @@ class ProbeGuard(LinearGuard):
     C : float or sequence of float, default=0.1
         Inverse strength of the regularisation. Of several the one is taken with the highest mean AUROC within groups
         that were left out of the fit one at a time.
+    joint : bool, default=False
+        Whether one regression is fitted on all places and layers together, and not one at each.
 
     Attributes
     ----------
@@ -73,11 +75,17 @@ class ProbeGuard(LinearGuard):
     watched_as = "probe"
 
     def __init__(
-        self, quantile: float = 0.985, *, places: Sequence[float] = PLACES, C: float | Sequence[float] = 0.1
+        self,
+        quantile: float = 0.985,
+        *,
+        places: Sequence[float] = PLACES,
+        C: float | Sequence[float] = 0.1,
+        joint: bool = False,
     ) -> None:
         self.quantile = quantile
         self.places = places
         self.C = C
+        self.joint = joint
 
     def fit(
         self,
@@ -102,10 +110,11 @@ class ProbeGuard(LinearGuard):
         self.provenance_ = X.provenance if isinstance(X, Signal) else None
         choices = self._choices()
         several = len(choices) > 1
-        self.carried_over_ = carried_over(values, harmful, kinds, choices) if several else {}
+        self.carried_over_ = carried_over(values, harmful, kinds, choices, joint=self.joint) if several else {}
         self.C_ = max(self.carried_over_, key=self.carried_over_.__getitem__) if several else choices[0]
         self.kinds_: dict[str, dict[str, float]] = {}
-        self.centre_, self.direction_ = learn_probes(values, harmful, cell_weights(harmful, kinds), self.C_)
+        weights = cell_weights(harmful, kinds)
+        [(self.centre_, self.direction_)] = learn_probes(values, harmful, weights, [self.C_], joint=self.joint)
         return self._limited(values[~harmful], calibration)
 
     def calibrate(self, X: ArrayLike, kinds: ArrayLike | None = None) -> Self:

@@ -1,4 +1,4 @@
-"""The prompts that ship for fitting a guard: plain, dangerous in sound only, in other languages, long, and code.
+"""The prompts that ship for fitting a guard: plain, dangerous in sound only, other languages, long, code, and tasks.
 
 In: the name of a kind. Out: `Prompt`s with a label and a category "KIND/PART". All are written for this purpose.
 """
@@ -19,13 +19,14 @@ FILES = {
     "languages": "languages.jsonl",
     "long": "long.jsonl",
     "code": "code.jsonl",
+    "tasks": "tasks.jsonl",
 }
 
 
 def hardening_prompts(kind: str | None = None, *, label: str | None = None) -> list[Prompt]:
     """The prompts of a kind, or of all kinds.
 
-    kind : "plain", "sounds-dangerous", "languages", "long", "code" or a part such as "sounds-dangerous/history".
+    kind : "plain", "sounds-dangerous", "languages", "long", "code", "tasks", or a part: "sounds-dangerous/history".
     label : only "harmless" or only "harmful" ones.
     Raises `InputError` naming the kinds or labels there are.
     """

@@ -27,15 +27,30 @@ from demur.recording import Recording, record
 from demur.recording.progress import planned
 from demur.samplers import Sampler
 from demur.signal import Signal
-from demur.studies.material import HELD_OUT, PLAIN, ROUNDS, WRAPPED, family_of, kind_of, kinds_left, material
+from demur.studies.material import (
+    HELD_OUT,
+    PLAIN,
+    ROUNDS,
+    TASKS,
+    WRAPPED,
+    family_of,
+    kind_of,
+    kinds_left,
+    material,
+    rest,
+    tasks,
+)
 from demur.studies.study.controls import fitting
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LOOKS = tuple((look + 1) / 8 for look in range(8))
-CHOICES = (0.001, 0.01, 0.1, 1.0)
+CHOICES = (0.01, 0.1, 1.0)
 """The regularisations to choose among."""
+
+LIMITING = (PLAIN, TASKS)
+"""The kinds of held-out prompts that set limits, unless every kind is to keep its own."""
 
 GUARD_FILE, LOOKS_FILE, STREAMING_FILE = (
     f"{name}.safetensors" for name in ("probe_guard", "probe_looks", "streaming_probe_guard")
@@ -94,6 +109,8 @@ def harden(
     quantile: float = 0.985,
     by_kind: bool = False,
     sampler: Sampler | None = None,
+    longest: int | None = None,
+    with_rest: bool = True,
     batch_size: int = 32,
     seed: int = 0,
     resume: bool = True,
@@ -104,7 +121,11 @@ def harden(
 
     rounds : how much of the material is used, 1 to 8; a round is about 260 generations.
     leave_out : kinds of prompts, wrappers or families of wrappers that are neither fitted nor calibrated on.
-    layers : by default from a quarter of the depth on, an eighth apart, and the last.
+    layers : by default from a quarter of the depth to the last, an eighth apart.
+    longest : prompts of more tokens, the chat format included, are left out of all rounds but the first. They take most
+        of the time: of 262 prompts the longest 64 took two thirds of it with a model of 0.5 billion parameters.
+    with_rest : record what is in no round as well: short requests, and harmless tasks of which a third is held out;
+        966 generations.
     by_kind : set the limit so that its promise holds for every kind of held-out harmless prompts by itself; by
         default for plain ones.
     """
@@ -112,10 +133,16 @@ def harden(
     out = Path(out)
     chosen_layers = default_layers(model) if layers is None else layers
     made = sampler or model.default_sampler(steps=32, seed=seed)
-    every = [fitting(model, made, prompts_of(number, seed)[0]) for number in range(rounds)]
+    every = {f"round-{number + 1}": prompts_of(number, seed)[0] for number in range(rounds)}
+    if longest is not None:
+        for name in list(every)[1:]:
+            every[name] = [prompt for prompt in every[name] if _tokens(model, prompt) <= longest]
+    if with_rest:
+        every |= {"rest": rest(seed), TASKS: [prompt for part in tasks(seed) for prompt in part]}
+    every = {name: fitting(model, made, prompts) for name, prompts in every.items()}
     recordings = []
-    with planned(sum(map(len, every))):
-        for number, prompts in enumerate(every, start=1):
+    with planned(sum(map(len, every.values()))):
+        for name, prompts in every.items():
             recordings.append(
                 record(
                     model,
@@ -123,15 +150,19 @@ def harden(
                     made,
                     layers=chosen_layers,
                     batch_size=batch_size,
-                    out=out / "recordings" / f"round-{number}",
+                    out=out / "recordings" / name,
                     resume=resume,
                     progress=progress,
                 )
             )
-            say(f"round {number} of {rounds}: {len(recordings[-1])} prompts")
+            say(f"{name}: {len(recordings[-1])} prompts")
     found = fit_hardened(read_material(recordings, seed), kinds, quantile=quantile, by_kind=by_kind, say=say)
     found.save(out)
     return found
+
+
+def _tokens(model: Model, prompt: Prompt) -> int:
+    return len(model.encode(prompt.prompt or "", prompt.turns))
 
 
 def check_choices(rounds: int, leave_out: Sequence[str], by_kind: bool = False) -> tuple[str, ...]:
@@ -149,9 +180,9 @@ def check_choices(rounds: int, leave_out: Sequence[str], by_kind: bool = False) 
 
 
 def default_layers(model: Model) -> tuple[int, ...]:
-    """From a quarter of the depth to three quarters an eighth apart, and the last."""
+    """From a quarter of the depth to the last, an eighth apart."""
     count = model.layer_count
-    return tuple(dict.fromkeys(max(1, round(count * eighth / 8)) for eighth in (2, 3, 4, 5, 6, 8)))
+    return tuple(dict.fromkeys(max(1, round(count * eighth / 8)) for eighth in range(2, 9)))
 
 
 def prompts_of(number: int, seed: int) -> tuple[list[Prompt], set[str]]:
@@ -161,12 +192,13 @@ def prompts_of(number: int, seed: int) -> tuple[list[Prompt], set[str]]:
 
 
 def read_material(recordings: Sequence[Recording], seed: int = 0) -> Material:
-    """The states and kinds of recorded rounds, given in their order."""
+    """The states and kinds of recorded rounds, of the rest and of the tasks."""
     import pandas as pd
 
+    held_out = set().union(*(prompts_of(number, seed)[1] for number in range(ROUNDS)))
+    held_out |= {prompt.id for prompt in tasks(seed)[1]}
     tables, states = [], []
-    for number, recording in enumerate(recordings):
-        _, held_out = prompts_of(number, seed)
+    for recording in recordings:
         rows = recording.table
         kinds = [kind_of(*pair) for pair in zip(rows["attack"], rows["category"], strict=True)]
         tables.append(
@@ -199,11 +231,11 @@ def fit_hardened(
     table = found.table
     used = table["kind"].isin(kinds).to_numpy() & ~table["held_out"].to_numpy()
     held_out = table["kind"].isin(kinds).to_numpy() & table["held_out"].to_numpy()
-    limiting = held_out if by_kind else held_out & (table["kind"] == PLAIN).to_numpy()
+    limiting = held_out if by_kind else held_out & table["kind"].isin(LIMITING).to_numpy()
     harmful, families = table["harmful"].to_numpy()[used], table["family"].to_numpy(dtype=str)[used]
-    guard = ProbeGuard(quantile, C=choices).fit(found.chosen(used, (0.5, 1.0)), harmful, groups=families)
+    guard = ProbeGuard(quantile, C=choices, joint=True).fit(found.chosen(used, (0.5, 1.0)), harmful, groups=families)
     say(f"C = {guard.C_:g} of {', '.join(f'{choice:g}' for choice in choices)}")
-    looks = ProbeGuard(quantile, places=LOOKS, C=guard.C_).fit(found.chosen(used), harmful, groups=families)
+    looks = ProbeGuard(quantile, places=LOOKS, C=guard.C_, joint=True).fit(found.chosen(used), harmful, groups=families)
     alpha = max(1 - quantile, 1 / (int(limiting.sum()) + 1))
     stream = StreamingGuard(alpha, side="high")
     harmless = np.flatnonzero(used)[~harmful]

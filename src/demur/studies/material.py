@@ -18,7 +18,7 @@ from demur.prompts import Prompt
 ROUNDS = 8
 """The most rounds there are; no prompt comes twice in a part, and none in both."""
 
-PLAIN, SOUNDS, WRAPPED = "plain", "sounds-dangerous", "wrapped"
+PLAIN, SOUNDS, WRAPPED, TASKS = "plain", "sounds-dangerous", "wrapped", "tasks"
 KINDS = (SOUNDS, "languages", "long", "code")
 """Kinds of prompts beside the plain ones; wrappers are kinds too, by their own names."""
 
@@ -43,6 +43,29 @@ def material(number: int, seed: int = 0) -> tuple[list[Prompt], list[Prompt]]:
     return fitted, held_out + wrap(requests, kinds, seed + 1, each=1)
 
 
+def rest(seed: int = 0) -> list[Prompt]:
+    """Short prompts that are in no round, to fit on as they are: more requests for little time.
+
+    Plain ones, pairs that sound dangerous, and as many harmless as harmful ones in other languages.
+    """
+    pairs = [pair for part in _parts(SOUNDS) for pair in _pairs(part, seed)[2 * ROUNDS :]]
+    found = _left(PLAIN, "harmless", seed) + _left(PLAIN, "harmful", seed)
+    found += [prompt for pair in pairs for prompt in pair]
+    harmful = _left("languages", "harmful", seed)
+    return [*found, *harmful, *_left("languages", "harmless", seed)[: len(harmful)]]
+
+
+def tasks(seed: int = 0) -> tuple[list[Prompt], list[Prompt]]:
+    """Short harmless tasks of all sorts: two thirds to fit on, and one to hold out for limits as plain ones are."""
+    found = _shuffled(TASKS, "harmless", seed)
+    return [one for place, one in enumerate(found) if place % 3], list(found[::3])
+
+
+def _left(kind: str, label: str, seed: int) -> list[Prompt]:
+    taken = FITTED[kind][0] + HELD_OUT[kind] if label == "harmless" else FITTED[kind][1]
+    return list(_shuffled(kind, label, seed)[ROUNDS * taken :])
+
+
 def kinds_left(leave_out: Sequence[str]) -> tuple[str, ...]:
     """All kinds but those to leave out, given as kinds or families of wrappers; `InputError` for unknown ones."""
     families = {wrapper.family for wrapper in WRAPPERS.values()}
@@ -52,7 +75,7 @@ def kinds_left(leave_out: Sequence[str]) -> tuple[str, ...]:
             f"wrapper, such as {next(iter(WRAPPERS))}"
         )
     wrappers = [kind for kind, wrapper in WRAPPERS.items() if not {kind, wrapper.family} & set(leave_out)]
-    return PLAIN, *(kind for kind in KINDS if kind not in leave_out), *wrappers
+    return PLAIN, TASKS, *(kind for kind in KINDS if kind not in leave_out), *wrappers
 
 
 def kind_of(attack: object, category: object) -> str:
