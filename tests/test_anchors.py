@@ -246,10 +246,22 @@ def test_a_signal_keeps_its_provenance_through_views_and_loses_it_in_arithmetic(
         signal.copy(),
     ):
         assert isinstance(kept, Signal) and kept.provenance is MADE
-    for dropped in (1 - signal, signal.mean(axis=1), signal.cumsum(axis=1), np.concatenate([signal, signal])):
+    for dropped in (1 - signal, signal.mean(axis=1), signal.cumsum(axis=1)):
         assert type(dropped) is np.ndarray
     assert type(signal > 0.5) is np.ndarray and (signal > 0.5).dtype == bool
     assert isinstance(signal[0, 0], np.float32) and isinstance(signal.max(), np.float32)
+
+
+def test_joined_signals_keep_what_they_have_in_common_and_others_are_refused() -> None:
+    signal = Signal(np.random.default_rng(0).random((4, 3)), MADE)
+    joined = np.concatenate([signal, signal[:2]])
+    assert isinstance(joined, Signal) and joined.provenance is MADE and joined.shape == (6, 3)
+    more = np.concatenate([signal, Signal(signal, replace(MADE, prompts="others", count=5))])
+    assert more.provenance.count == MADE.count + 5 and more.provenance.prompts not in (MADE.prompts, "others")
+    assert type(np.concatenate([signal, np.zeros((1, 3), dtype=np.float32)])) is np.ndarray
+    assert getattr(np.concatenate([signal, signal], axis=1), "provenance", None) is None
+    with pytest.raises(ProvenanceError, match="a signal and another that it is joined to do not belong together"):
+        np.concatenate([signal, Signal(signal, replace(MADE, layers=(1,)))])
 
 
 def test_a_signal_whose_steps_are_chosen_or_turned_round_knows_nothing_of_its_making() -> None:

@@ -13,6 +13,7 @@ import pytest
 import demur
 from demur import InputError, Prompt, read_prompts
 from demur.prompts import Message, as_prompts, write_prompts
+from demur.recording import folder as files
 from demur.recording import read_responses
 
 ROWS = [{"id": "a", "prompt": "bake"}, {"id": "b", "prompt": "clean"}]
@@ -305,9 +306,30 @@ def test_a_recording_goes_on_with_the_same_token_ids_only(tmp_path: Path, toy_mo
     model = toy_model(day)
     demur.record(model, ["tell me about tea"], steps=2, out=tmp_path / "r")
     assert len(demur.record(model, ["tell me about tea"], steps=2, out=tmp_path / "r")) == 1
+    files.write_manifest(tmp_path / "r", {**files.read_manifest(tmp_path / "r"), "complete": False})  # as if stopped
     day["now"] = "tuesday tuesday"
     with pytest.raises(InputError, match=r"have become other token ids .*--template-arg date_string"):
         demur.record(model, ["tell me about tea"], steps=2, out=tmp_path / "r")
+
+
+def test_a_complete_recording_of_another_day_is_kept_as_it_ran(tmp_path: Path, toy_model: Callable[..., Any]) -> None:
+    day = {"now": "monday"}
+    model = toy_model(day)
+    first = demur.record(model, ["tell me about tea"], steps=2, out=tmp_path / "r")
+    day["now"] = "tuesday tuesday"
+    with pytest.warns(UserWarning, match="have become other token ids since it was recorded.*is kept"):
+        again = demur.record(model, ["tell me about tea"], steps=2, out=tmp_path / "r")
+    np.testing.assert_array_equal(again.phi, first.phi)
+    next((tmp_path / "r" / "shards").glob("*.safetensors")).write_bytes(b"damaged")
+    with pytest.raises(InputError, match="have become other token ids"):
+        demur.record(model, ["tell me about tea"], steps=2, out=tmp_path / "r")
+
+
+def test_what_is_in_memory_is_read_as_a_file_is() -> None:
+    assert [one.prompt for one in read_prompts(["a", {"prompt": "b"}])] == ["a", "b"]
+    assert read_prompts([{"goal": "c"}], columns={"prompt": "goal"})[0].prompt == "c"
+    with pytest.raises(InputError, match="is of the type int"):
+        read_prompts(3)
 
 
 @pytest.fixture

@@ -29,8 +29,9 @@ def chat_options(
     template: str | None,
     template_arg: list[str] | None,
     mode: str | None = None,
+    family: str | None = None,
 ) -> dict[str, Any]:
-    """Arguments of `demur.load` for the chat format and the way of decoding; only what was asked for."""
+    """Arguments of `demur.load` for the chat format, the way of decoding and the family; only what was asked for."""
     if system is not None and no_system:
         raise InputError("--system and --no-system exclude each other; give one of them")
     found: dict[str, Any] = {} if mode is None else {"mode": mode}
@@ -38,6 +39,8 @@ def chat_options(
         found["system"] = system
     if template is not None:
         found["template"] = template
+    if family is not None:
+        found["family"] = family
     if template_arg:
         from demur.models.templates import argument_of
 

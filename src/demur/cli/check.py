@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur.cli.arguments import chat_options
-from demur.cli.options import Device, Dtype, Mode, ModelName, NoSystem, Revision, System, Template, TemplateArg
+from demur.cli.options import Device, Dtype, FamilyName, Mode, ModelName, NoSystem, Revision, System, Template, TemplateArg
 
 if TYPE_CHECKING:
     from demur.checks import Row
@@ -35,6 +35,7 @@ def check(
     template: Template = None,
     template_arg: TemplateArg = None,
     mode: Mode = None,
+    family: FamilyName = None,
 ) -> None:
     """Prove that demur measures rightly on this checkpoint, device and dtype, in about a minute."""
     from demur.checks import check, show
@@ -48,7 +49,7 @@ def check(
         dtype=dtype,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        **chat_options(system, no_system, template, template_arg, mode),
+        **chat_options(system, no_system, template, template_arg, mode, family),
     )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

@@ -55,6 +55,12 @@ QuickCheck = Annotated[
 GUARD = "A guard's file, a folder that save_pretrained wrote, or owner/name on the Hub."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+FamilyName = Annotated[
+    str | None,
+    typer.Option(
+        "--family", help="Load a checkpoint as of this family, as autoregressive where its config speaks of masks."
+    ),
+]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub model.")]
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 JudgeName = Annotated[

@@ -19,6 +19,7 @@ from demur.cli.options import (
     Device,
     Dtype,
     Encoding,
+    FamilyName,
     JudgeCache,
     JudgeKeyEnv,
     JudgeModel,
@@ -64,6 +65,7 @@ def study_paper(
     no_system: NoSystem = False,
     template: Template = None,
     template_arg: TemplateArg = None,
+    family: FamilyName = None,
     column: Column = None,
     label: Label = None,
     encoding: Encoding = "utf-8",
@@ -76,7 +78,7 @@ def study_paper(
     from demur.report import save_figures, write_paper, write_report
     from demur.studies.paper import run_paper
 
-    chat = chat_options(system, no_system, template, template_arg)
+    chat = chat_options(system, no_system, template, template_arg, family)
     judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
     with watched(quiet):
         found = run_paper(

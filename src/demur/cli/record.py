@@ -20,6 +20,7 @@ from demur.cli.options import (
     Device,
     Dtype,
     Encoding,
+    FamilyName,
     Label,
     Mode,
     ModelName,
@@ -72,6 +73,7 @@ def record(
     template: Template = None,
     template_arg: TemplateArg = None,
     mode: Mode = None,
+    family: FamilyName = None,
     column: Column = None,
     label: Label = None,
     encoding: Encoding = "utf-8",
@@ -91,7 +93,7 @@ def record(
         raise InputError(f"--keep is {keep!r}; give phi, signal or looks")
     share = _part_of(part)
     other = engine_of(engine)
-    chat = chat_options(system, no_system, template, template_arg, mode)
+    chat = chat_options(system, no_system, template, template_arg, mode, family)
     rows = prompts_of(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
     texts = responses_of(responses, rows, response_column, encoding) if responses else None

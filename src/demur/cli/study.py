@@ -22,6 +22,7 @@ from demur.cli.options import (
     Device,
     Dtype,
     Encoding,
+    FamilyName,
     JudgeCache,
     JudgeKeyEnv,
     JudgeModel,
@@ -75,6 +76,7 @@ def study(
     template: Template = None,
     template_arg: TemplateArg = None,
     mode: Mode = None,
+    family: FamilyName = None,
     column: Column = None,
     label: Label = None,
     encoding: Encoding = "utf-8",
@@ -97,7 +99,7 @@ def study(
     from demur.studies.study.prompt_sets import example_set, read_sets
     from demur.studies.study.run import LAYERS
 
-    chat = chat_options(system, no_system, template, template_arg, mode)
+    chat = chat_options(system, no_system, template, template_arg, mode, family)
     read = read_options(column, label, encoding)
     sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
     shown = {one: example_set(one, sets, prompts) for one in example or []}

@@ -23,7 +23,7 @@ Rows = Iterator[tuple[str, Any]]
 
 
 def read_prompts(
-    path: str | Path,
+    path: str | Path | Any,
     *,
     limit: int | None = None,
     columns: Mapping[str, str | None] | None = None,
@@ -31,6 +31,8 @@ def read_prompts(
     encoding: str = "utf-8",
 ) -> list[Prompt]:
     """Read a prompt set: a ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet`` file, or ``hub:OWNER/NAME[:SPLIT]``.
+
+    What is in memory already, as rows, texts or a DataFrame, is checked in the same way.
 
     "demur/toy/SET" is a bundled set, such as "demur/toy/test_harmful"; "demur/toy" is all of them together.
 
@@ -46,9 +48,12 @@ def read_prompts(
     Raises `InputError` naming the file and row for a missing or empty file, a malformed row, an empty
     prompt or an id that occurs twice.
     """
-    name = str(path)
+    in_memory = not isinstance(path, str | Path)
+    name = "prompts" if in_memory else str(path)
     options = ReadOptions(columns or {}, labels or {}, encoding)
-    if name.startswith("hub:"):
+    if in_memory:
+        rows = _rows_of(path)
+    elif name.startswith("hub:"):
         repository, _, split = name.removeprefix("hub:").partition(":")
         rows = hub_rows(name, repository, split=split or "train")
     else:

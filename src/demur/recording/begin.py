@@ -20,7 +20,7 @@ from demur.files.writing import disk_errors, is_leftover, make_folder, parse_jso
 from demur.recording import folder as files
 from demur.recording.compaction import remove_replaced
 from demur.recording.proof import made_from, prove
-from demur.recording.same import another, differing, is_older, require_same_inputs, warn_of_versions
+from demur.recording.same import another, differing, is_older, require_same_inputs, warn_of_differences
 
 NEW = ".demur-new"
 """A recording that will replace the one in whose folder it lies."""
@@ -53,8 +53,9 @@ def begin(folder: Path, manifest: Mapping[str, Any], *, resume: bool) -> Path:
             files.write_manifest(folder, manifest)
             return folder
         if resume and not (names := differing(there := files.read_manifest(folder), manifest)):
-            require_same_inputs(folder, there, manifest)
-            warn_of_versions(folder, there, manifest)
+            if not there["complete"]:  # what is complete stands as it ran; nothing is mixed with it
+                require_same_inputs(folder, there, manifest)
+            warn_of_differences(folder, there, manifest)
             discard(new)
             return folder
         files.require_format(folder)  # another program's manifest.json is not ours to replace
@@ -76,6 +77,7 @@ def done_rows(root: Path, manifest: Mapping[str, Any]) -> tuple[set[int], bool]:
             made_from(root, there)
             prove(root, there, count)
             return set(range(count)), True
+        require_same_inputs(root, there, manifest)
         if is_older(there, manifest):  # what would be recorded anew must not be mixed with it
             raise another(root, there, ["versions, and is damaged"])
     remove_replaced(root)

@@ -31,9 +31,14 @@ def is_older(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return bool(found["provenance"].get("versions") != wanted["provenance"].get("versions"))
 
 
+def has_other_inputs(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether the prompts were other token ids then."""
+    return bool(found.get("inputs", wanted["inputs"]) != wanted["inputs"])
+
+
 def require_same_inputs(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse to go on with other token ids: two days of a chat template that writes the date are two recordings."""
-    if found.get("inputs", wanted["inputs"]) != wanted["inputs"]:
+    if has_other_inputs(found, wanted):
         raise InputError(
             f"{folder}: the same prompts have become other token ids since it was begun; a chat template that writes "
             f"the date does so. Fix it by template_arguments where the template reads one (as --template-arg "
@@ -41,8 +46,14 @@ def require_same_inputs(folder: Path, found: Mapping[str, Any], wanted: Mapping[
         )
 
 
-def warn_of_versions(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Say that a finished recording was made by other versions, where it was."""
+def warn_of_differences(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Say that a finished recording was made by other versions, or of other token ids, where it was."""
+    if has_other_inputs(found, wanted):
+        warnings.warn(
+            f"{folder}: the same prompts have become other token ids since it was recorded; a chat template that "
+            f"writes the date does so. It is complete and is kept as it is",
+            stacklevel=4,
+        )
     if is_older(found, wanted):
         there, here = _told(found["provenance"]), _told(wanted["provenance"])
         warnings.warn(f"{folder}: was recorded by {there}, and this is {here}; it is kept", stacklevel=4)

@@ -5,21 +5,25 @@ In: an array and a provenance. Out: a NumPy array of float32 that keeps its prov
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from demur.notebook import facts, plot, sampler_words
-from demur.provenance import Provenance
+from demur.provenance import Provenance, require_comparable
 
 
 class Signal(np.ndarray[Any, np.dtype[np.float32]]):
     """Sigma, float32 `[prompts, steps]`, or the features behind it, that knows what it was made from.
 
     provenance : kept by copies, by rows that are chosen and by the first steps of them. Dropped by whatever makes
-        another signal of it: choosing or turning round steps, arithmetic, joining signals, another dtype. An edit in
-        place drops it from all that share the memory. None where nothing is known.
+        another signal of it: choosing or turning round steps, arithmetic, another dtype. Signals that are joined row by
+        row (`np.concatenate`) keep it, and are refused where they do not belong together. An edit in place drops it
+        from all that share the memory. None where nothing is known.
     lengths : of answers of different length, how many of its values each row has, int64 `[prompts]`; those behind stand
         for nothing. Kept by copies and by rows that are chosen. None where every row has all.
     """
@@ -102,6 +106,8 @@ class Signal(np.ndarray[Any, np.dtype[np.float32]]):
     def __array_function__(self, func: Any, types: Any, arguments: Any, options: Any) -> Any:
         if func.__name__ in _WRITES and isinstance(arguments[0], Signal):
             arguments[0]._forget()
+        if func is np.concatenate and (arguments[1:] or (options.get("axis", 0),))[0] == 0 and "out" not in options:
+            return joined(arguments[0], super().__array_function__(func, types, arguments, options))
         found = super().__array_function__(func, types, arguments, options)
         if isinstance(found, Signal) and func is not np.copy:
             found._made, found.lengths = [None], None
@@ -123,6 +129,31 @@ class Signal(np.ndarray[Any, np.dtype[np.float32]]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Signal, (np.asarray(self), self.provenance, self.lengths)
+
+
+def joined(parts: Sequence[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """`values`, the rows of `parts` under one another, with what all parts were made from.
+
+    Raises `ProvenanceError` for signals that do not belong together; knows nothing where a part knows nothing.
+    """
+    signals = [part for part in parts if isinstance(part, Signal)]
+    made = [one.provenance for one in signals]
+    for other in made:
+        require_comparable(made[0], other, ("a signal", "another that it is joined to"))
+    known = [one for one in made if one is not None]
+    if len(known) < len(parts) or values.dtype != np.float32:
+        return _plain(values)
+    lengths = [one.lengths for one in signals if one.lengths is not None]
+    return Signal(_plain(values), _one_of(known), np.concatenate(lengths) if len(lengths) == len(parts) else None)
+
+
+def _one_of(made: Sequence[Provenance]) -> Provenance:
+    """The provenance of joined signals: that of each, of all their prompts together."""
+    first = made[0]
+    if all(one == first for one in made):
+        return first
+    prompts = hashlib.sha256("".join(one.prompts for one in made).encode()).hexdigest()
+    return replace(first, prompts=prompts, count=sum(one.count for one in made))
 
 
 _WRITES = ("copyto", "place", "put", "putmask", "fill_diagonal", "put_along_axis")
