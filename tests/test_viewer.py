@@ -17,6 +17,7 @@ import toy
 from demur import InputError
 from demur.cli.commands import main
 from demur.models import Model
+from demur.recording.recording import StepTokens
 from demur.report import write_viewer
 from demur.report.viewer.packing import Codes
 from demur.studies import Study
@@ -235,3 +236,15 @@ def test_a_study_whose_recordings_hold_other_prompts_is_refused(tmp_path: Path) 
 def test_two_thousand_generations_of_a_diffusion_model_stay_below_25_mb(large_viewer: Path) -> None:
     assert len(json.loads(Page(large_viewer).scripts["run"])["ids"]) == 2000
     assert large_viewer.stat().st_size < 25_000_000
+
+
+def test_positions_that_are_thought_are_marked(tmp_path: Path) -> None:
+    words = ["<end>", "<mask>", "<think>", "plan", "</think>", "yes"]
+    recording = write_recording(tmp_path, 3, steps=2, response=6, words=words)
+    for tokens, thought in (
+        ([2, 3, 3, 4, 5, 0], [True, True, True, True, False, False]),
+        ([5, 2, 3, 3, 3], [False, True, True, True, True]),  # never closed
+        ([3, 5, 0], [False, False, False]),
+    ):
+        said = StepTokens(np.array([tokens]), np.ones((1, len(tokens)), dtype=bool))
+        assert recording.thought_positions(said).tolist() == thought

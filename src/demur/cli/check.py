@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur.cli.arguments import chat_options
-from demur.cli.options import Device, Dtype, FamilyName, Mode, ModelName, NoSystem, Revision, System, Template, TemplateArg
+from demur.cli.options import (
+    Device,
+    Dtype,
+    FamilyName,
+    Mode,
+    ModelName,
+    NoSystem,
+    Revision,
+    System,
+    Template,
+    TemplateArg,
+)
 
 if TYPE_CHECKING:
     from demur.checks import Row

@@ -78,7 +78,7 @@ def study_paper(
     from demur.report import save_figures, write_paper, write_report
     from demur.studies.paper import run_paper
 
-    chat = chat_options(system, no_system, template, template_arg, family)
+    chat = chat_options(system, no_system, template, template_arg, family=family)
     judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
     with watched(quiet):
         found = run_paper(

@@ -26,7 +26,7 @@ from demur.recording.gaps import text_with_gaps
 from demur.recording.looked import both_means, looks_made
 from demur.recording.proof import made_from, prove, require_belonging
 from demur.signal import Signal
-from demur.thought import answer_of
+from demur.thought import MARKS, answer_of, thought_spans
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,6 +207,18 @@ class Recording:
         guessed = tokens.is_committed | (tokens.predicted != (-1 if mask is None else mask))
         predicted = [self._text(row, known) for row, known in zip(tokens.predicted, guessed, strict=True)]
         return [StepText(*texts) for texts in zip(committed, predicted, strict=True)]
+
+    def thought_positions(self, tokens: StepTokens) -> np.ndarray:
+        """Which positions of the last step are thought and not answer, bool ``[response]``."""
+        predicted = tokens.predicted[-1]
+        known = np.ones(len(predicted), dtype=bool)
+        whole = self._text(predicted, known)
+        thought = np.zeros(len(predicted), dtype=bool)
+        if spans := thought_spans(whole) if any(mark in whole for mark in MARKS) else []:
+            read = np.array([len(self._text(predicted[:n], known[:n])) for n in range(len(predicted) + 1)])
+            for start, end in spans:  # a position's text ends inside, as a blank may stand before it
+                thought |= (start < read[1:]) & (read[1:] <= end) & (read[1:] > read[:-1])
+        return thought
 
     def _text(self, tokens: np.ndarray, known: np.ndarray) -> str:
         from demur.models import decode_response

@@ -142,9 +142,9 @@ def joined(parts: Sequence[Any], values: NDArray[Any]) -> NDArray[Any]:
         require_comparable(made[0], other, ("a signal", "another that it is joined to"))
     known = [one for one in made if one is not None]
     if len(known) < len(parts) or values.dtype != np.float32:
-        return _plain(values)
+        return np.asarray(values)
     lengths = [one.lengths for one in signals if one.lengths is not None]
-    return Signal(_plain(values), _one_of(known), np.concatenate(lengths) if len(lengths) == len(parts) else None)
+    return Signal(values, _one_of(known), np.concatenate(lengths) if len(lengths) == len(parts) else None)
 
 
 def _one_of(made: Sequence[Provenance]) -> Provenance:

@@ -25,7 +25,7 @@ from demur.studies.compare.runs import signal_of
 from demur.studies.study.derivers import TEXT_SIGNAL
 from demur.studies.study.results import PROMPT_SETS, SETTINGS, Study, is_study, read_study
 
-TRACKS, BLANKS = "tracks", "blanks"
+TRACKS, BLANKS, THOUGHTS = "tracks", "blanks", "thoughts"
 MOST = 20_000
 """Generations that are read for a page; of a larger run, a sample."""
 COLUMNS = ["set", "id", "group", "attack", "prompt", "text", "refused", "flagged", "guard_error"]
@@ -41,7 +41,7 @@ class Played:
     limit : the guard's limit, None where there is no guard.
     recordings : where the tokens are. places : which of their rows `generations` are, int64 ``[generations]``, in
     ascending order; None for all.
-    derived : what `TRACKS` and `BLANKS` give for each recording, where it is known already; None for rows left out.
+    derived : what `derivers_of` gives for each recording, where it is known already; None for rows left out.
     """
 
     model: str
@@ -107,13 +107,19 @@ class Played:
         tracks = [track for found in self._of_shards for track in found[TRACKS]]
         return tracks if self.places is None else [tracks[place] for place in self.places.tolist()]
 
+    @property
+    def thoughts(self) -> list[list[int]]:
+        """The positions of each generation that are thought and not answer, in the order of the rows."""
+        thoughts = [places for found in self._of_shards for places in found[THOUGHTS]]
+        return thoughts if self.places is None else [thoughts[place] for place in self.places.tolist()]
+
     def blank_tokens(self) -> list[int]:
         """Ids that fill positions to which nothing was ever committed: the sampler's mask or padding."""
         return sorted({token for found in self._of_shards for tokens in found[BLANKS] for token in tokens or ()})
 
 
 def derivers_of(chosen: np.ndarray) -> list[Deriver]:
-    """What gives the tracks and the blanks of the chosen rows of a recording, and None for all others."""
+    """What gives the tracks, blanks and thoughts of the chosen rows of a recording, and None for all others."""
 
     def tracks(shard: Shard) -> list[Track | None]:
         wanted = np.isin(shard.rows, chosen)
@@ -125,7 +131,18 @@ def derivers_of(chosen: np.ndarray) -> list[Deriver]:
         rows = zip(wanted, shard.arrays["tokens"], shard.arrays["committed_at"], strict=True)
         return [np.unique(tokens[at == 0]).tolist() if is_one else None for is_one, tokens, at in rows]
 
-    return [Deriver(TRACKS, tracks), Deriver(BLANKS, blanks)]
+    def thoughts(shard: Shard) -> list[list[int] | None]:
+        wanted = np.isin(shard.rows, chosen)
+        if not shard.table["text"].notna().all():  # without a tokenizer nothing can be told
+            return [[] if is_one else None for is_one in wanted]
+        return [_thought(shard, at) if is_one else None for at, is_one in enumerate(wanted)]
+
+    return [Deriver(TRACKS, tracks), Deriver(BLANKS, blanks), Deriver(THOUGHTS, thoughts)]
+
+
+def _thought(shard: Shard, at: int) -> list[int]:
+    tokens = shard.recording.tokens_of(shard.arrays, at)
+    return [int(place) for place in np.flatnonzero(shard.recording.thought_positions(tokens))]
 
 
 def read_played(folder: str | Path) -> Played:

@@ -42,16 +42,18 @@ function layGrid() {
 
 function drawGrid() {
   const chosen = byId("position").valueAsNumber - 1;
+  const thought = new Set(run.thoughts[generation.place] ?? []);
   const seen = { committed: 0, predicted: 0, blank: 0, changed: 0, fresh: 0 };
   cells.forEach((element, i) => {
     const cell = cellAt(generation, step, i);
     const marks = ["end", "changed", "fresh"].filter((mark) => cell[mark]);
     seen[cell.state] += 1;
     for (const mark of marks) if (mark !== "end") seen[mark] += 1;
+    if (cell.state !== "blank" && thought.has(i)) marks.push("thought");
     element.className = ["cell", cell.state, ...marks, i === chosen ? "chosen" : ""].join(" ").trim();
     element.textContent = shown(cell);
     const state = cell.state === "blank" ? run.blank : cell.state;
-    const said = marks.map((mark) => ({ end: "end of sequence", changed: "changed", fresh: "at this step" })[mark]);
+    const said = marks.map((mark) => ({ end: "end of sequence", changed: "changed", fresh: "at this step", thought: "thought" })[mark]);
     element.setAttribute("aria-label", `${i + 1}: ${[state, ...said].join(", ")}${quoted(cell)}`);
   });
   return seen;
@@ -175,6 +177,7 @@ function reveal() {
   words ??= readWords();
   wordsShown = !wordsShown;
   byId("reveal").setAttribute("aria-pressed", String(wordsShown));
+  byId("words-hidden").hidden = wordsShown;
   byId("reveal").textContent = wordsShown ? "Hide text" : "Show text";
   layGrid();
   showWords();
