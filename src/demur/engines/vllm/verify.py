@@ -23,15 +23,18 @@ def verified(guards: Sequence[Any], name: str, revision: str | None, dtype: str)
     guards : `demur.serve.guards.Watched`. dtype : as vLLM was given it; "auto" tries each.
     """
     made = provenance_of(guards)
-    chat = made.chat_format
-    arguments = {
-        "system": chat.get("system"),
-        "template": chat.get("name"),
-        "template_arguments": chat.get("arguments"),
-    }
+    chat: dict[str, Any] = dict(made.chat_format)
     found = None
     for kind in DTYPES if dtype == "auto" else (dtype,):
-        model = load(name, revision=revision, device="cpu", dtype=kind, **arguments)
+        model = load(
+            name,
+            revision=revision,
+            device="cpu",
+            dtype=kind,
+            system=chat.get("system"),
+            template=chat.get("name"),
+            template_arguments=chat.get("arguments"),
+        )
         found = Provenance(model.name, model.fingerprint, made.sampler, made.layers, former=model.former_fingerprint)
         if made.same_model(found):
             return KnownModel(model.name, model.fingerprint, model.former_fingerprint), kind
@@ -53,8 +56,10 @@ def trusted(guards: Sequence[Any]) -> KnownModel:
 
 def provenance_of(guards: Sequence[Any]) -> Provenance:
     """What the guards were made from; `InputError` for one that does not know."""
+    found: list[Provenance] = []
     for one in guards:
-        made: Provenance | None = one.source.provenance if hasattr(one.source, "provenance") else one.source.provenance_
+        made = one.source.provenance if hasattr(one.source, "provenance") else one.source.provenance_
         if made is None:
             raise InputError(f"{one.name}: does not know the model it was made for; fit it on recordings")
-    return made
+        found.append(made)
+    return found[0]
