@@ -48,7 +48,7 @@ def benches(jobs: dict[str, Job], tmp_path_factory: pytest.TempPathFactory) -> C
 
 def step_of(job: Job) -> int:
     """Every how many operations one is disturbed: more seldom where many files are written."""
-    return STEP if job.together else max(1, STEP // 4)
+    return STEP if job.together else max(1, STEP // 2)
 
 
 class Bench:
@@ -114,7 +114,8 @@ def test_a_kill_leaves_the_old_or_the_new(
 def test_a_fault_of_the_disk_is_one_line(
     tmp_path: Path, benches: Callable[[str], Bench], name: str, fault: Fault, record_property: Note
 ) -> None:
-    bench, place, refused, count = benches(name), 0, 0, 0
+    bench, step = benches(name), step_of(benches(name).job)
+    place, refused, count = FAULTS.index(fault) % step, 0, 0
     while True:
         folder = tmp_path / str(place)
         bench.prepare(folder)
@@ -127,7 +128,7 @@ def test_a_fault_of_the_disk_is_one_line(
         bench.check_old_or_new(folder)
         assert ran.code or bench.job.content(folder) == bench.new
         bench.check_goes_on(folder)
-        count, refused, place = count + 1, refused + (ran.code == 2), place + step_of(bench.job)
+        count, refused, place = count + 1, refused + (ran.code == 2), place + step
     assert refused
     record_property("faults", count)
     record_property("refused", refused)

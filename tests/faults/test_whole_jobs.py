@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in bundled_prompts("demur/toy")[0].parent.glob("*.jsonl"):
         lines = path.read_text(encoding="utf-8").splitlines()
         (folder / path.name).write_text("\n".join(lines[: ROWS.get(path.stem, 3)]), encoding="utf-8")
+    shutil.copy(folder / "test_harmless.jsonl", folder / "control_few.jsonl")  # or all bundled ones would be used
     return folder
 
 
@@ -70,7 +72,7 @@ def content(folder: Path) -> dict[str, object]:
 
 
 def study(prompts: Path, out: Path) -> Ran:
-    few = ("--steps", 3, "--quantile", 0.8, "--no-check", "--device", "cpu", "--quiet")
+    few = ("--steps", 2, "--quantile", 0.8, "--no-check", "--device", "cpu", "--quiet")
     return demur("study", "demur/tiny-ar", "--prompts", prompts, *few, "--out", out)
 
 
