@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import demur
-from demur.defenses import AnyOf, Blocking
+from demur.defenses import AnyOf, Blocking, Cascade
 from demur.models import Model
 from demur.recording import Recording
 from demur.studies.paper import overheads
@@ -97,3 +97,31 @@ def test_the_table_divides_what_was_timed_together(subject: Any, model: Model) -
     judged[0].write_bytes(b"torn")
     again = defense_table(subject, model, model.default_sampler(steps=2), [Timed("one")], batch_size=4)
     assert again.equals(found)
+
+
+class Blocks(Timed):
+    """Blocks the first so many generations that it is given."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(name)
+        self.count = count
+
+    def __call__(self, prompts: Any, texts: Any, recording: Recording | None = None) -> Blocking:
+        self.asked += len(prompts)
+        blocked = np.arange(len(prompts)) < self.count
+        return Blocking(blocked, np.full(len(prompts), self.seconds), np.zeros(len(prompts), dtype=bool))
+
+
+def test_a_cascade_has_both_costs_and_both_error_rates_in_the_table(subject: Any, model: Model) -> None:
+    guard, judge = Blocks("guard", 3), Blocks("judge", 2)
+    cascade = Cascade(guard, judge)
+    found = defense_table(subject, model, model.default_sampler(steps=2), [guard, judge, cascade], batch_size=4)
+    rows = found.set_index(["group", "measure"])["value"]
+    name = "guard, then judge"
+    harmless = "harmless, refused or blocked"
+    assert rows[name, harmless] == rows["judge", harmless] <= rows["guard", harmless]
+    assert rows[name, "harmful, refused or blocked"] <= rows["guard", "harmful, refused or blocked"]
+    assert rows[name, "asked, harmless"] == pytest.approx(3 / 5)
+    assert rows[name, "overhead"] / rows["guard", "overhead"] == pytest.approx(
+        13 / 10
+    )  # 10 timed, 3 of them asked about

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from demur.defenses import AnyOf, Blocking, Defense, GuardDefense, GuardModel, PerplexityFilter, SelfExamine
+from demur.defenses import AnyOf, Blocking, Cascade, Defense, GuardDefense, GuardModel, PerplexityFilter, SelfExamine
 from demur.dynamics import Rate, wilson
 from demur.errors import InputError
 from demur.files.tables import read_table, write_table
@@ -55,11 +55,13 @@ def defenses_of(subject: Subject, model: Model, guard_models: Sequence[str] = ()
     sri = GuardDefense(subject.guard, subject.anchors)
     streaming = [GuardDefense(subject.streaming, subject.anchors), GuardDefense(watching, looks)]
     examine = SelfExamine(model)
-    asked = subject.recordings[CALIBRATION].table["prompt"].tolist()
-    filters: list[Defense] = [] if model.traits.likelihood is None else [PerplexityFilter(model).fit(asked)]
+    usual = subject.recordings[CALIBRATION].table["prompt"].tolist()
+    filters: list[Defense] = [] if model.traits.likelihood is None else [PerplexityFilter(model).fit(usual)]
     models = [GuardModel(name) for name in guard_models]
     together = [AnyOf(sri, examine), *(AnyOf(direction, one) for one in filters)]
-    return [*filters, examine, *models, sri, direction, *streaming, *together]
+    asked: list[Defense] = [examine, *models]
+    cascades = [Cascade(direction, one) for one in asked]
+    return [*filters, examine, *models, sri, direction, *streaming, *together, *cascades]
 
 
 def defense_table(
@@ -75,7 +77,8 @@ def defense_table(
 
     Measures "overhead" (seconds added over those of generations timed beside it, see `overhead_table`, the count being
     those generations; a ratio without an interval), "refused or blocked" of each group (of harmless prompts the false
-    positives), and "unread".
+    positives), and "unread". Of a cascade also "asked, harmless": of how
+    many its second defense is asked.
     """
     recordings = {name: subject.recordings[name] for name in TESTED if name in subject.recordings}
     timed = overhead_table(subject, model, sampler, defenses, list(recordings), batch_size)
@@ -96,6 +99,9 @@ def defense_table(
                 rows.append((name, STOPPED.format(group), wilson(int(stopped.sum()), len(stopped)), value))
         unread = np.concatenate([one["unread"] for one in found.values()])
         rows.append((name, "unread", wilson(int(unread.sum()), len(unread)), None))
+        if isinstance(defense, Cascade) and (harmless := recordings.get(GROUPS["harmless"])) is not None:
+            asked = _verdicts(subject, defense.first, harmless, GROUPS["harmless"])["blocked"]
+            rows.append((name, "asked, harmless", wilson(int(asked.sum()), len(asked)), None))
     return subject.table(rows)
 
 
@@ -108,13 +114,12 @@ def _verdicts(subject: Subject, defense: Defense | None, recording: Recording, n
     """
     if defense is None:
         return pd.DataFrame({"blocked": False, "seconds": 0.0, "unread": False}, index=range(len(recording)))
-    if isinstance(defense, AnyOf):  # its parts have answered already
-        parts = [_verdicts(subject, part, recording, name) for part in defense.defenses]
-        return pd.DataFrame(
-            AnyOf.joined(
-                [Blocking(*(part[field].to_numpy() for field in Blocking._fields)) for part in parts]
-            )._asdict()
-        )
+    if isinstance(defense, AnyOf | Cascade):  # its parts have answered already
+        of = defense.defenses if isinstance(defense, AnyOf) else (defense.first, defense.second)
+        tables = [_verdicts(subject, part, recording, name) for part in of]
+        parts = [Blocking(*(part[field].to_numpy() for field in Blocking._fields)) for part in tables]
+        joined = AnyOf.joined(parts) if isinstance(defense, AnyOf) else Cascade.joined(*parts)
+        return pd.DataFrame(joined._asdict())
     if isinstance(defense, GuardDefense) and (own := _own_guard(subject, defense)):
         column, guard = own
         scores = subject.study.scores.loc[(subject.study.generations["set"] == name).to_numpy(), column]

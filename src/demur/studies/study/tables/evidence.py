@@ -1,0 +1,44 @@
+"""Rules of stopping, compared: one step that is far out, or several of the last few.
+
+In: the signals of a study. Out: a tidy table, a row a rule and group. Every rule is trained and calibrated on the same
+harmless generations and keeps the same promise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from demur.dynamics import FIELDS
+from demur.guards import StreamingGuard
+from demur.guards.calibration import warned_already
+from demur.studies.study.detectors import CALIBRATION, STREAMING, TRAIN
+from demur.studies.study.material import STUDY_TABLES, Material
+from demur.studies.study.tables.streaming import streaming_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RULES = ((1, 1), (2, 2), (2, 3), (3, 5))
+"""At least so many of the last so many steps."""
+COLUMNS = ["detector", "group", "alpha", *FIELDS, "median_step", "median_saved"]
+
+
+@STUDY_TABLES.table(
+    "evidence",
+    columns=COLUMNS,
+    title="Rules of stopping: evidence at several steps",
+    note="All rules promise the same. More steps of evidence raise the threshold less, and stop later.",
+)
+@warned_already()
+def evidence(material: Material) -> pd.DataFrame:
+    """The study's streaming guard under every rule."""
+    sets = material.generations["set"].to_numpy(dtype=str)
+    alpha = material.stops[STREAMING][0]
+    stops = {}
+    for at_least, of_last in RULES:
+        if of_last > material.steps:
+            continue
+        guard = StreamingGuard(alpha, at_least=at_least, of_last=of_last)
+        guard.fit(material.signals[sets == TRAIN], calibration=material.signals[sets == CALIBRATION])
+        stops[f"{STREAMING}, {at_least} of the last {of_last}"] = alpha, guard.stops(material.signals)
+    return streaming_table(stops, material.generations, material.steps)
