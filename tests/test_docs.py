@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 NEEDS = {
     "a guard model from the Hub",
     "a judge's server, or a judge model from the Hub",
+    "Ray",
     "a model from the Hub",
     "a server of demur",
     "the files of JailbreakBench and HarmBench, and the Hub",

@@ -36,7 +36,7 @@ def test_extras_and_dependencies_are_used_by_the_package(wheel: ZipFile) -> None
     (metadata,) = [name for name in wheel.namelist() if name.endswith("METADATA")]
     lines = wheel.read(metadata).decode().splitlines()
     extras = {line.removeprefix("Provides-Extra: ") for line in lines if line.startswith("Provides-Extra: ")}
-    assert extras == {"dev", "docs", "gguf", "hub", "peft", "serve", "vllm"}
+    assert extras == {"dev", "docs", "gguf", "hub", "peft", "ray", "serve", "vllm"}
     code = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "src" / "demur").rglob("*.py"))
     needed = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
     names = {re.split(r"[^\w.-]", line)[0] for line in needed if "extra ==" not in line}

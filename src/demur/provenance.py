@@ -32,6 +32,8 @@ class Provenance:
     versions : packages that took part; not compared, and no part of `key`.
     former : what demur 0.1 called the model, which is the same as being called `fingerprint`; empty where unknown.
     anchors : of a signal, which anchors, tau and eps made it; empty for states; compared where both have one.
+    execution : how the network was run, where that was chosen: attention, compiled, device map. Not compared, for it
+        changes results by rounding alone; part of `key`, so that no recording mixes two.
     responses : sha256 over the texts that were forced as whole responses; empty where the model answered itself.
         Not compared: the states are those of the same network under the same sampler and averaged alike, so
         anchors of free generations apply; what the model would have said itself is another matter.
@@ -48,6 +50,7 @@ class Provenance:
     anchors: str = ""
     responses: str = ""
     former: str = ""
+    execution: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready values; `from_dict` reads them back."""
@@ -56,6 +59,8 @@ class Provenance:
             del values["responses"]  # what was recorded before there were forced responses keeps its key
         if not self.former:
             del values["former"]
+        if not self.execution:
+            del values["execution"]
         return values
 
     @classmethod
@@ -111,7 +116,7 @@ class Provenance:
 
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("model", "fingerprint", "prompts", "anchors", "responses"), str),
-    **dict.fromkeys(("sampler", "chat_format", "versions"), Mapping),
+    **dict.fromkeys(("sampler", "chat_format", "versions", "execution"), Mapping),
     "count": int,
 }
 

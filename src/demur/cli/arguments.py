@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from demur.judges import Judge
     from demur.models import Model
     from demur.prompts import Prompt, ReadOptions
+    from demur.recording.engine import Engine
     from demur.samplers import Sampler
 
 
@@ -46,6 +47,12 @@ def chat_options(
 
         found["template_arguments"] = dict(argument_of(text) for text in template_arg)
     return found
+
+
+def run_options(attention: str | None, compiled: bool, device_map: str | None) -> dict[str, Any]:
+    """Arguments of `demur.load` for how a network is run; only what was asked for."""
+    found = {"attention": attention, "compile": compiled, "device_map": device_map}
+    return {name: value for name, value in found.items() if value}
 
 
 def read_options(column: list[str] | None, label: list[str] | None, encoding: str) -> ReadOptions:
@@ -102,14 +109,25 @@ def responses_of(path: Path, rows: list[Prompt], column: list[str] | None, encod
 
 
 def judge_of(
-    name: str | None, model: str | None, key_env: str | None, cache: Path, device: str, dtype: str
+    name: str | None,
+    model: str | None,
+    key_env: str | None,
+    cache: Path,
+    device: str,
+    dtype: str,
+    engine: Engine | None = None,
 ) -> Judge | None:
     if name is None:
         return None
     from demur import studies
 
     return studies.judge_of(
-        name, lambda one: load_model(one, device, dtype, None), address_model=model, api_key_env=key_env, cache=cache
+        name,
+        lambda one: load_model(one, device, dtype, None),
+        address_model=model,
+        api_key_env=key_env,
+        cache=cache,
+        engine=engine,
     )
 
 

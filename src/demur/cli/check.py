@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from demur.cli.arguments import chat_options
+from demur.cli.arguments import chat_options, run_options
 from demur.cli.options import (
+    Attention,
+    Compile,
     Device,
+    DeviceMap,
     Dtype,
     FamilyName,
     Mode,
@@ -40,6 +43,9 @@ def check(
     ] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    attention: Attention = None,
+    compiled: Compile = False,
+    device_map: DeviceMap = None,
     revision: Revision = None,
     system: System = None,
     no_system: NoSystem = False,
@@ -61,6 +67,7 @@ def check(
         revision=revision,
         trust_remote_code=trust_remote_code,
         **chat_options(system, no_system, template, template_arg, mode, family),
+        **run_options(attention, compiled, device_map),
     )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from demur.cli.arguments import judge_of
+from demur.cli.engines import EngineName, RayActors, RayAddress, RayGpus, RayThreads, RayTimeout, engine_of
 from demur.cli.options import (
     AllowUnverified,
     AsCsv,
@@ -37,6 +38,12 @@ def compare(
     judge_key_env: JudgeKeyEnv = None,
     judge_cache: JudgeCache = None,
     intersect: Annotated[bool, typer.Option("--intersect", help="Compare the prompts that all runs share.")] = False,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+    ray_actors: RayActors = None,
+    ray_gpus: RayGpus = None,
+    ray_threads: RayThreads = None,
+    ray_timeout: RayTimeout = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -53,8 +60,10 @@ def compare(
     from demur.report import write_comparison
     from demur.studies import compare_runs
 
-    judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
-    found = compare_runs(runs, judge=judged_by, intersect=intersect, seed=seed)
+    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating:
+        cache = judge_cache or out / "verdicts.jsonl"
+        judged_by = judge_of(judge, judge_model, judge_key_env, cache, device, dtype, generating)
+        found = compare_runs(runs, judge=judged_by, intersect=intersect, seed=seed)
     found.save(out)
     told.say(f"{len(found.runs)} runs of {found.settings['prompts']} prompts: {'; '.join(found.runs)}")
     page = write_comparison(found, out)

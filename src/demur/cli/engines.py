@@ -1,29 +1,68 @@
-"""The engines of `demur record`, by the name that --engine gives.
+"""The engines that generate, by the name that --engine gives.
 
-In: a name. Out: what `record` takes as `engine`, and the device on which demur itself loads the model beside it.
+In: a name and the options of the engine. Out: what `record` takes as `engine`, ended with the command, and the
+device on which demur itself loads the model beside it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from demur.errors import InputError
 
 if TYPE_CHECKING:
     from demur.recording.engine import Engine
 
-ENGINES = ("local", "vllm")
+ENGINES = ("local", "ray", "vllm")
+
+EngineName = Annotated[
+    str, typer.Option("--engine", help="What generates: local, ray or vllm; the last two are extras.")
+]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="A running Ray cluster, as auto; by default one is started here.")
+]
+RayActors = Annotated[int | None, typer.Option(min=1, help="Ray workers; by default one a GPU, or else 2.")]
+RayGpus = Annotated[
+    float | None, typer.Option(min=0, help="GPUs of each Ray worker; by default 1 where there are any.")
+]
+RayThreads = Annotated[int | None, typer.Option(min=1, help="Threads of each Ray worker; by default as many as here.")]
+RayTimeout = Annotated[
+    float | None, typer.Option(min=1, help="Seconds for a batch, after which a Ray worker is started anew.")
+]
 
 
-def engine_of(name: str) -> Engine | None:
-    """The engine of a name; None for demur's own loop."""
+@contextmanager
+def engine_of(
+    name: str,
+    address: str | None = None,
+    actors: int | None = None,
+    gpus: float | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
+) -> Iterator[Engine | None]:
+    """The engine of a name, which ends with the block; None for demur's own loop."""
     if name not in ENGINES:
         raise InputError(f"--engine is {name!r}; give one of {', '.join(ENGINES)}")
+    options = {"address": address, "actors": actors, "gpus": gpus, "threads": threads, "timeout": timeout}
+    if name != "ray" and (given := [f"--ray-{option}" for option, value in options.items() if value is not None]):
+        raise InputError(f"{given[0]} is for --engine ray; leave it out, or give --engine ray")
     if name == "local":
-        return None
-    from demur.engines.vllm.engine import VllmEngine
+        yield None
+        return
+    if name == "vllm":
+        from demur.engines.vllm.engine import VllmEngine
 
-    return VllmEngine()
+        with VllmEngine() as vllm:
+            yield vllm
+        return
+    from demur.engines.ray import RayEngine
+
+    with RayEngine(address, actors=actors, gpus=gpus, threads=threads, timeout=timeout) as engine:
+        yield engine
 
 
 def device_beside(engine: str, device: str) -> str:

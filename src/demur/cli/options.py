@@ -61,6 +61,9 @@ FamilyName = Annotated[
         "--family", help="Load a checkpoint as of this family, as autoregressive where its config speaks of masks."
     ),
 ]
+Attention = Annotated[str | None, typer.Option(help="Attention of transformers, as eager, sdpa or flash_attention_2.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile each block with torch.compile.")]
+DeviceMap = Annotated[str | None, typer.Option(help="auto: spread the model over all GPUs, in place of --device.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub model.")]
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 JudgeName = Annotated[

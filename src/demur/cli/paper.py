@@ -10,13 +10,26 @@ from typing import Annotated
 
 import typer
 
-from demur.cli.arguments import chat_options, judge_of, load_model, read_options
+from demur.cli.arguments import chat_options, judge_of, load_model, read_options, run_options
 from demur.cli.bar import watched
+from demur.cli.engines import (
+    EngineName,
+    RayActors,
+    RayAddress,
+    RayGpus,
+    RayThreads,
+    RayTimeout,
+    device_beside,
+    engine_of,
+)
 from demur.cli.options import (
     AllowUnverified,
+    Attention,
     BatchSize,
     Column,
+    Compile,
     Device,
+    DeviceMap,
     Dtype,
     Encoding,
     FamilyName,
@@ -56,11 +69,20 @@ def study_paper(
     judge_model: JudgeModel = None,
     judge_key_env: JudgeKeyEnv = None,
     judge_cache: JudgeCache = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+    ray_actors: RayActors = None,
+    ray_gpus: RayGpus = None,
+    ray_threads: RayThreads = None,
+    ray_timeout: RayTimeout = None,
     seed: Seed = 0,
     resume: Resume = True,
     check: QuickCheck = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    attention: Attention = None,
+    compiled: Compile = False,
+    device_map: DeviceMap = None,
     system: System = None,
     no_system: NoSystem = False,
     template: Template = None,
@@ -79,25 +101,29 @@ def study_paper(
     from demur.studies.paper import run_paper
 
     chat = chat_options(system, no_system, template, template_arg, family=family)
-    judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
-    with watched(quiet):
-        found = run_paper(
-            [*(models or []), *(more or [])],
-            lambda name: load_model(name, device, dtype, None, chat, told.say),
-            prompts,
-            out,
-            steps=steps,
-            batch_size=batch_size,
-            limit=limit,
-            quantile=quantile,
-            judge=judged_by,
-            guard_models=guard_model or [],
-            seed=seed,
-            resume=resume,
-            check=check,
-            read=read_options(column, label, encoding),
-            say=told.say,
-        )
+    chat |= run_options(attention, compiled, device_map)
+    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating:
+        cache = judge_cache or out / "verdicts.jsonl"
+        judged_by = judge_of(judge, judge_model, judge_key_env, cache, device, dtype, generating)
+        with watched(quiet):
+            found = run_paper(
+                [*(models or []), *(more or [])],
+                lambda name: load_model(name, device_beside(engine, device), dtype, None, chat, told.say),
+                prompts,
+                out,
+                steps=steps,
+                batch_size=batch_size,
+                limit=limit,
+                quantile=quantile,
+                judge=judged_by,
+                guard_models=guard_model or [],
+                seed=seed,
+                engine=generating,
+                resume=resume,
+                check=check,
+                read=read_options(column, label, encoding),
+                say=told.say,
+            )
     for subject in found.subjects:
         for one in (subject.study, *([subject.ordered] if subject.ordered else [])):
             save_figures(one, one.path / "figures")

@@ -10,14 +10,26 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from demur.cli.arguments import chat_options, layer_of, load_model, prompts_of, responses_of, sampler_of
+from demur.cli.arguments import chat_options, layer_of, load_model, prompts_of, responses_of, run_options, sampler_of
 from demur.cli.bar import watched
-from demur.cli.engines import device_beside, engine_of
+from demur.cli.engines import (
+    EngineName,
+    RayActors,
+    RayAddress,
+    RayGpus,
+    RayThreads,
+    RayTimeout,
+    device_beside,
+    engine_of,
+)
 from demur.cli.options import (
     AllowUnverified,
+    Attention,
     BatchSize,
     Column,
+    Compile,
     Device,
+    DeviceMap,
     Dtype,
     Encoding,
     FamilyName,
@@ -62,11 +74,19 @@ def record(
         str | None,
         typer.Option(metavar="I/N", help="Record the I-th of N parts of the run, for demur merge to join."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="What generates: local, or vllm (same recording, extra vllm).")] = "local",
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+    ray_actors: RayActors = None,
+    ray_gpus: RayGpus = None,
+    ray_threads: RayThreads = None,
+    ray_timeout: RayTimeout = None,
     seed: Seed = 0,
     resume: Resume = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    attention: Attention = None,
+    compiled: Compile = False,
+    device_map: DeviceMap = None,
     revision: Revision = None,
     system: System = None,
     no_system: NoSystem = False,
@@ -92,13 +112,13 @@ def record(
     if keep not in ("phi", "signal", "looks"):
         raise InputError(f"--keep is {keep!r}; give phi, signal or looks")
     share = _part_of(part)
-    other = engine_of(engine)
     chat = chat_options(system, no_system, template, template_arg, mode, family)
+    chat |= run_options(attention, compiled, device_map)
     rows = prompts_of(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
     texts = responses_of(responses, rows, response_column, encoding) if responses else None
     loaded = load_model(model, device_beside(engine, device), dtype, revision, chat, told.say)
-    with watched(quiet):
+    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating, watched(quiet):
         recording = demur.record(
             loaded,
             rows,
@@ -111,7 +131,7 @@ def record(
             anchors=fitted,
             window=window,
             precision=cast(Any, precision),
-            engine=other,
+            engine=generating,
             resume=resume,
             part=share,
         )

@@ -11,15 +11,28 @@ from typing import Annotated
 
 import typer
 
-from demur.cli.arguments import chat_options, judge_of, layer_of, load_model, read_options, sampler_of
+from demur.cli.arguments import chat_options, judge_of, layer_of, load_model, read_options, run_options, sampler_of
 from demur.cli.bar import watched
+from demur.cli.engines import (
+    EngineName,
+    RayActors,
+    RayAddress,
+    RayGpus,
+    RayThreads,
+    RayTimeout,
+    device_beside,
+    engine_of,
+)
 from demur.cli.options import (
     AllowUnverified,
     AsCsv,
     AsJson,
+    Attention,
     BatchSize,
     Column,
+    Compile,
     Device,
+    DeviceMap,
     Dtype,
     Encoding,
     FamilyName,
@@ -65,11 +78,20 @@ def study(
     judge_model: JudgeModel = None,
     judge_key_env: JudgeKeyEnv = None,
     judge_cache: JudgeCache = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+    ray_actors: RayActors = None,
+    ray_gpus: RayGpus = None,
+    ray_threads: RayThreads = None,
+    ray_timeout: RayTimeout = None,
     seed: Seed = 0,
     resume: Resume = True,
     check: QuickCheck = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    attention: Attention = None,
+    compiled: Compile = False,
+    device_map: DeviceMap = None,
     revision: Revision = None,
     system: System = None,
     no_system: NoSystem = False,
@@ -100,28 +122,32 @@ def study(
     from demur.studies.study.run import LAYERS
 
     chat = chat_options(system, no_system, template, template_arg, mode, family)
+    chat |= run_options(attention, compiled, device_map)
     read = read_options(column, label, encoding)
     sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
     shown = {one: example_set(one, sets, prompts) for one in example or []}
-    judged_by = judge_of(judge, judge_model, judge_key_env, judge_cache or out / "verdicts.jsonl", device, dtype)
-    loaded = load_model(model, device, dtype, revision, chat, told.say)
-    with watched(quiet):
-        found = run_study(
-            loaded,
-            prompts,
-            out,
-            sampler=sampler_of(loaded, sampler, sampler_arg, steps, seed),
-            layers=LAYERS if layer is None else (layer_of(layer),),
-            batch_size=batch_size,
-            limit=limit,
-            quantile=quantile,
-            judge=judged_by,
-            seed=seed,
-            resume=resume,
-            check=check,
-            read=read,
-            say=told.say,
-        )
+    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating:
+        cache = judge_cache or out / "verdicts.jsonl"
+        judged_by = judge_of(judge, judge_model, judge_key_env, cache, device, dtype, generating)
+        loaded = load_model(model, device_beside(engine, device), dtype, revision, chat, told.say)
+        with watched(quiet):
+            found = run_study(
+                loaded,
+                prompts,
+                out,
+                sampler=sampler_of(loaded, sampler, sampler_arg, steps, seed),
+                layers=LAYERS if layer is None else (layer_of(layer),),
+                batch_size=batch_size,
+                limit=limit,
+                quantile=quantile,
+                judge=judged_by,
+                seed=seed,
+                engine=generating,
+                resume=resume,
+                check=check,
+                read=read,
+                say=told.say,
+            )
     told.say("figures and report")
     save_figures(found, out / "figures")
     for name, (member, identity) in shown.items():

@@ -21,6 +21,7 @@ from demur.models.adapter import base_of, is_adapter, merged, without_adapter
 from demur.models.chat import SYSTEM_PROMPT, ChatFormat
 from demur.models.checkpoint import Built, in_mode
 from demur.models.end_tokens import end_tokens, in_vocabulary, token_ids, vocabulary_size
+from demur.models.execution import Execution, attend, compile_blocks, quantisation_of, require_in_memory
 from demur.models.families import require_autoregressive
 from demur.models.fingerprint import files_hash, network_stamp
 from demur.models.formats.a2d import build_a2d
@@ -83,6 +84,9 @@ def load(
     family: Family | None = None,
     mode: str | None = None,
     mask_token_id: int | None = None,
+    attention: str | None = None,
+    compile: bool = False,
+    device_map: str | Mapping[str, Any] | None = None,
     system: str | None = SYSTEM_PROMPT,
     template: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
@@ -105,6 +109,10 @@ def load(
     mode : how a checkpoint is decoded whose config does not tell: "2.0" or "2.1" for LLaDA-2, which must be said, and
         "mdlm" (the default) or "bd3lm" for A2D.
     mask_token_id : of a diffusion model, by default the checkpoint's or that of the official ones.
+    attention : transformers' implementation, such as "eager", "sdpa" or "flash_attention_2"; by default its choice.
+    compile : compile each block with torch.compile. device_map : in place of a device, "auto" or a mapping from modules
+        to devices spreads a checkpoint over several (needs accelerate). These three change results by rounding
+        alone, are kept in the provenance, and are proven by `demur.check` with the same arguments.
     system, template, template_arguments : of the chat format, see `ChatFormat.of`; system=None for no system prompt.
 
     A folder without tokenizer files loads too; then only prompts given as token ids can be used.
@@ -116,6 +124,7 @@ def load(
         loading: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "trust_remote_code": trust_remote_code}
         loading |= {"mode": mode, "mask_token_id": mask_token_id is not None}
         loading |= {"device": device != "auto" and device, "dtype": dtype != "auto" and dtype}
+        loading |= {"attention": attention, "compile": compile, "device_map": device_map}
         _require_no_loading(loading)
         return _in_memory(name_or_path, tokenizer, family, ChatFormat.of(tokenizer, system, **chat))
     if tokenizer is not None:
@@ -123,19 +132,23 @@ def load(
             f"{name_or_path}: brings its own tokenizer; leave tokenizer out, which is for networks in memory"
         )
     name, place = str(name_or_path), _device(device)
+    execution = Execution(attention, compile, device_map)
     source = _resolve(name, revision, gguf_file, code=trust_remote_code)
     base, tokens = source, source
     if source.gguf_file is None and is_adapter(source.folder):
         base = _base(source, code=trust_remote_code)
         tokens = source if has_tokenizer(source.folder) else base
-    built = _built(name, base, _dtype(dtype, place), place, family, trust_remote_code=trust_remote_code)
+    execution.require_placeable(name, device, is_plain=_is_plain(source))
+    built = _built(name, base, _dtype(dtype, place), place, family, device_map, trust_remote_code=trust_remote_code)
     if source.gguf_file is None and is_adapter(source.folder):
         built = replace(built, network=merged(built.network, source.folder))
     built = in_mode(built, mode, name)
-    network = built.network.to(place).eval()
+    network = (built.network if device_map is not None else built.network.to(place)).eval()
+    require_in_memory(network, name)
+    attend(network, attention, name)
     tokenizer = _tokenizer(tokens, built, trust_remote_code=trust_remote_code)
     chat_format = ChatFormat.of(tokenizer, system, **chat)
-    return from_network(
+    made = from_network(
         network,
         tokenizer,
         name=name,
@@ -149,6 +162,28 @@ def load(
         chat_format=chat_format,
         content_before=None if base is not source or is_adapter(source.folder) else _content_before(source, network),
     )
+    if compile:
+        compile_blocks(made)
+    made.execution = execution.describe()
+    options: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "family": family, "mode": mode}
+    options |= {"mask_token_id": mask_token_id}
+    options |= {"attention": attention, "compile": compile, "device_map": device_map}
+    options |= {"trust_remote_code": trust_remote_code}
+    made.loading = {
+        "name_or_path": name if is_bundled(name) else _absolute(name),
+        "dtype": str(made.dtype).removeprefix("torch."),
+        **options,
+        "system": system,
+        "template": None if template is None else _absolute(template),
+        "template_arguments": template_arguments,
+    }
+    return made
+
+
+def _absolute(name: str) -> str:
+    """The same path from any working folder; a name of another kind as it is."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
 
 
 def checkpoint_folder(model: Model) -> Path:
@@ -196,6 +231,7 @@ def _built(
     dtype: str | torch.dtype,
     device: torch.device,
     family: Family | None,
+    device_map: str | Mapping[str, Any] | None = None,
     *,
     trust_remote_code: bool,
 ) -> Built:
@@ -217,10 +253,19 @@ def _built(
         return Built(build_gguf(folder, gguf_file, dtype), DEFAULT, [])
     tokens = read_json_if_there(folder / "tokenizer_config.json")
     require_autoregressive(name, config, tokens, asked=family is not None)
+    quantisation_of(config, folder)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device_map": device_map}
     if not is_adapter(folder):
-        return Built(build_causal(config, folder, dtype, trust_remote_code=trust_remote_code), DEFAULT, [])
+        return Built(build_causal(config, folder, dtype, **options), DEFAULT, [])
     with without_adapter(folder) as alone:
-        return Built(build_causal(config, alone, dtype, trust_remote_code=trust_remote_code), DEFAULT, [])
+        return Built(build_causal(config, alone, dtype, **options), DEFAULT, [])
+
+
+def _is_plain(source: Source) -> bool:
+    """Whether transformers loads this by itself: a folder of safetensors in one of its own causal classes."""
+    if source.gguf_file is not None or is_adapter(source.folder):
+        return False
+    return str(read_json_if_there(source.folder / "config.json").get("model_type")) not in BUILDERS
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class Model:
     content_before : gives the content as demur 0.1 told it, empty once the weights have been edited.
     final_norm : dotted name of the module whose output is the last layer's state; None for transformers'
         own classes, where it is the output of the decoder under the language-model head.
+    loading : arguments of `load` that make this model in another process; None for one made in memory.
+    execution : how the network is run, where that was chosen, as plain values; it changes results by rounding alone.
     forks_before : tells a process from those forked off it, see `states`.
     """
 
@@ -67,6 +69,8 @@ class Model:
     samplers: tuple[str, ...] = ()
     final_norm: str | None = None
     content_before: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    execution: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    loading: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
     forks_before: int = field(default_factory=forks, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -195,11 +199,11 @@ class Model:
         """
         require_same_process(self.name, self.forks_before)
         captured: list[torch.Tensor] = [torch.empty(0)] * len(layers)
-        owner = object()
+        owner, home = object(), self.device
 
         def store(place: int, state: torch.Tensor) -> None:
-            if innermost(self.network) is owner:
-                captured[place] = state
+            if innermost(self.network) is owner:  # layers of a network over several devices meet on its first one
+                captured[place] = state if state.device == home else state.to(home)
 
         with passes_of(self.network, owner), self._hooks(layers, store):
             yield captured
@@ -252,19 +256,19 @@ class Model:
             def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 store(place, args[0] if args else kwargs["hidden_states"])
 
-            return self._blocks()[0].register_forward_pre_hook(before, with_kwargs=True)
+            return self.blocks()[0].register_forward_pre_hook(before, with_kwargs=True)
 
         def after(module: Any, args: tuple[Any, ...], output: Any) -> None:
             store(place, output if isinstance(output, torch.Tensor) else output[0])
 
-        module = self._last_module() if index == self.layer_count else self._blocks()[index - 1]
+        module = self._last_module() if index == self.layer_count else self.blocks()[index - 1]
         return module.register_forward_hook(after)
 
     def _last_module(self) -> torch.nn.Module:
         module: torch.nn.Module = self.network.get_submodule(self.final_norm) if self.final_norm else self.decoder
         return module
 
-    def _blocks(self) -> torch.nn.ModuleList:
+    def blocks(self) -> torch.nn.ModuleList:
         """The list of blocks: a child of the decoder, or a neighbour of the named final norm."""
         stack = self.network.get_submodule(self.final_norm.rpartition(".")[0]) if self.final_norm else self.decoder
         lists = self._block_lists(stack)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from demur.models import Model
 from demur.prompts import Prompt
+from demur.recording.engine import Engine
 from demur.recording.generate import batches, encode
 from demur.samplers import Sampler
 from demur.thought import answer_of
@@ -21,8 +22,8 @@ ANSWER_LENGTH = 8
 class ModelAsker:
     """Asks a local model, greedily, with its own sampler; an `Asker` for `ChatJudge`."""
 
-    def __init__(self, model: Model, *, batch_size: int = 16) -> None:
-        self.model, self.batch_size = model, batch_size
+    def __init__(self, model: Model, *, batch_size: int = 16, engine: Engine | None = None) -> None:
+        self.model, self.batch_size, self.engine = model, batch_size, engine
         self.sampler: Sampler = model.default_sampler(**_answer_sizes(model))
 
     @property
@@ -41,7 +42,8 @@ class ModelAsker:
         encoded = encode(self.model, prompts, self.sampler)
         answers = [""] * len(prompts)
         layers, ids = [self.model.layer_count], [prompt.id for prompt in prompts]
-        for batch in batches(self.model, encoded, self.sampler, layers, self.batch_size, ids):
+        generated = batches if self.engine is None else self.engine.batches
+        for batch in generated(self.model, encoded, self.sampler, layers, self.batch_size, ids):
             for row, text in zip(batch.rows, batch.texts or [], strict=True):
                 answers[row] = answer_of(text)
         return answers

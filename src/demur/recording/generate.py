@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,7 +125,7 @@ def batches(
     sampler: Sampler,
     layers: Sequence[int],
     batch_size: int,
-    ids: Sequence[str],
+    ids: Sequence[str] | Mapping[int, str],
     looks: Looks | None = None,
 ) -> Iterator[Batch]:
     """Generate for all prompts, longest first, `batch_size` at a time.
@@ -227,7 +227,7 @@ def pad_left(rows: Sequence[np.ndarray], pad: int) -> tuple[torch.Tensor, torch.
     return ids, mask
 
 
-def require_finite(batch: Batch, ids: Sequence[str], looks: Looks | None) -> None:
+def require_finite(batch: Batch, ids: Sequence[str] | Mapping[int, str], looks: Looks | None) -> None:
     """Raise `InputError` naming prompt and step where a state is not finite."""
     bad = np.argwhere(~np.isfinite(batch.phi).all(axis=(2, 3)))
     if len(bad):

@@ -78,8 +78,8 @@ def record(
         to store states at the looks of the answer alone (see `demur.looks`), so that memory and files grow with the
         looks and not with the tokens. window : of looks, over how many of the latest tokens the second mean is.
         precision : of looks, "float16" halves the files and rounds each number by at most one part in 2,048.
-    engine : what generates in place of demur's own loop, such as a `VllmEngine`; the recording is the same but for
-        rounding.
+    engine : what generates in place of demur's own loop, such as a `RayEngine` or a `VllmEngine`; the recording is the
+        same, of vLLM but for rounding.
     resume : go on with what `out` holds; False starts anew, and what is there is replaced once the new one is complete.
     part : ``(i, n)`` records the i-th of n parts, from 1, of the run that all arguments describe; each goes into a
         folder of its own, and `merge` makes one recording of them.
@@ -203,6 +203,7 @@ def describe(
         versions={**{name: version(name) for name in ("demur", "torch", "transformers")}, **versions},
         responses="" if responses is None else responses_hash(responses),
         former=model.former_fingerprint,
+        execution=model.execution,
     )
 
 

@@ -23,7 +23,14 @@ COMPUTED = re.compile(r"\.masked_bias$")
 """Tensors of old files that networks now compute; further ones are buffers of the network itself."""
 
 
-def build_causal(config: Mapping[str, Any], folder: Path, dtype: DType, *, trust_remote_code: bool) -> Any:
+def build_causal(
+    config: Mapping[str, Any],
+    folder: Path,
+    dtype: DType,
+    *,
+    trust_remote_code: bool,
+    device_map: str | Mapping[str, Any] | None = None,
+) -> Any:
     """The network of a folder with config.json and safetensors.
 
     Raises `InputError` that lists the tensors which are missing, superfluous or of another shape than the config asks
@@ -40,6 +47,8 @@ def build_causal(config: Mapping[str, Any], folder: Path, dtype: DType, *, trust
     _require_heads(config, settings, folder)
     _require_it_fits(settings, folder, tensors, trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {"config": settings, "use_safetensors": True, "trust_remote_code": trust_remote_code}
+    if device_map is not None:
+        options["device_map"] = device_map
     if prefix:
         warnings.warn(f"{folder}: every tensor's name begins with {prefix!r}, which was taken off", stacklevel=4)
         options["key_mapping"] = {"^" + prefix.replace(".", r"\."): ""}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from demur.judges import Judge
 from demur.models import Model
+from demur.recording.engine import Engine
 from demur.samplers import Sampler
 from demur.studies.paper.subject import Subject
 from demur.studies.table import Tables
@@ -28,6 +29,7 @@ class PaperMaterial:
     quantile: float
     seed: int
     say: Callable[[str], None]
+    engine: Engine | None = None
 
 
 PAPER_TABLES: Tables[PaperMaterial] = Tables("table of the protocol")

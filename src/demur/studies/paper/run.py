@@ -23,6 +23,7 @@ from demur.guards.calibration import warned_already
 from demur.judges import Judge
 from demur.models import Layer, Model
 from demur.prompts import ReadOptions, write_prompts
+from demur.recording.engine import Engine
 from demur.studies.paper.material import PaperMaterial
 from demur.studies.paper.subject import Subject
 from demur.studies.paper.tables import PAPER_TABLES
@@ -59,6 +60,7 @@ def run_paper(
     quantile: float = 0.99,
     judge: Judge | None = None,
     guard_models: Sequence[str] = (),
+    engine: Engine | None = None,
     seed: int = 0,
     resume: bool = True,
     check: bool = True,
@@ -68,6 +70,7 @@ def run_paper(
     """Run the protocol for every model, one in memory at a time.
 
     models : Hub ids, folders, .gguf files or bundled names, each loaded by `load`. prompts : as in `run_study`.
+    engine : what generates in place of demur's own loop, but where a defense is timed; see `record`.
     guard_models : Hub ids or folders of chat guards to compare, such as Llama Guard.
     Raises `InputError` for two models whose names end alike, and as `run_study` does.
     """
@@ -84,7 +87,7 @@ def run_paper(
         told = _indented(say)
         arguments: dict[str, Any] = {"batch_size": batch_size, "quantile": quantile, "seed": seed}
         common: dict[str, Any] = {**arguments, "layers": LAYERS, "judge": judge, "resume": resume, "say": told}
-        common["check"] = check
+        common |= {"check": check, "engine": engine}
         sampler = model.default_sampler(steps=steps, seed=seed)
         study = run_study(model, prepared, folder / "own", sampler=sampler, **common)
         ordered = None
@@ -94,7 +97,7 @@ def run_paper(
             ordered = replace(run_study(model, prepared, folder / "left-to-right", sampler=left, **common), made=None)
         subject = Subject(name, study, ordered)
         subjects.append(Subject(name, replace(study, made=None), ordered))  # what it was made from is not kept so long
-        material = PaperMaterial(subject, model, sampler, judge, guard_models, say=told, **arguments)
+        material = PaperMaterial(subject, model, sampler, judge, guard_models, say=told, engine=engine, **arguments)
         with warned_already():
             for table, parts in found.items():
                 parts.append(PAPER_TABLES[table].make(material))

@@ -14,6 +14,7 @@ from demur.judges import JUDGES, ChatJudge, CompliesJudge, HTTPAsker, Judge
 from demur.models import Model
 from demur.plugins import load_installed
 from demur.recording import ModelAsker
+from demur.recording.engine import Engine
 
 
 def judge_of(
@@ -23,19 +24,20 @@ def judge_of(
     address_model: str | None = None,
     api_key_env: str | None = None,
     cache: Path | None = None,
+    engine: Engine | None = None,
 ) -> Judge:
     """The judge that `name` stands for.
 
     name : "complies", "complies:N" for the first N words only, "chat:MODEL" for a model that `load` loads, the
         address of an OpenAI-compatible server, where `address_model` is asked with the key in `api_key_env`, or the
         name of a plugin's judge in `JUDGES`, with ":" and what it is to be told behind it.
-    cache : file that keeps a chat judge's verdicts.
+    cache : file that keeps a chat judge's verdicts. engine : what generates the answers of a model that `load` loads.
     """
     kind, _, rest = name.partition(":")
     if kind == "complies" and (not rest or rest.isdigit()):
         return CompliesJudge(int(rest) if rest else None)
     if kind == "chat" and rest:
-        return ChatJudge(ModelAsker(load(rest)), cache=cache)
+        return ChatJudge(ModelAsker(load(rest), engine=engine), cache=cache)
     if kind in ("http", "https"):
         if address_model is None:
             raise InputError(f"judge {name}: which model to ask there is not known; give it by --judge-model")

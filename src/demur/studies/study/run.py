@@ -20,6 +20,7 @@ from demur.models import Layer, Model
 from demur.prompts import ReadOptions
 from demur.recording import Recording, record
 from demur.recording.arguments import as_model, chosen_sampler
+from demur.recording.engine import Engine
 from demur.recording.progress import planned
 from demur.samplers import Sampler
 from demur.studies.study.analysis import analyse
@@ -48,6 +49,7 @@ def run_study(
     limit: int | None = None,
     quantile: float = 0.99,
     judge: Judge | None = None,
+    engine: Engine | None = None,
     seed: int = 0,
     resume: bool = True,
     check: bool = True,
@@ -62,6 +64,7 @@ def run_study(
     layers : whose states are kept; signal and guard read the highest.
     limit : use the first `limit` prompts of each set, of test_attacks the first `limit` of each attack.
     judge : of the texts; by default the dictionary's, which gives HRR and FRR but no ASR.
+    engine : what generates in place of demur's own loop; see `record`.
     check : run the quick check of `demur.check` first and stop where it fails; its result is in `Study.settings`.
     read : how the columns and labels of the prompt files are to be read, where they are not demur's.
     say : called with a line of news after every part.
@@ -91,6 +94,7 @@ def run_study(
             layers=layers,
             batch_size=batch_size,
             out=folder,
+            engine=engine,
             resume=resume,
             progress=progress,
         )

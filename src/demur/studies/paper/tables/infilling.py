@@ -17,6 +17,7 @@ from demur.judges import Judge
 from demur.models import Model
 from demur.prompts import Prompt
 from demur.recording import record
+from demur.recording.engine import Engine
 from demur.recording.forcing import forced_of
 from demur.samplers import Sampler
 from demur.studies.paper.material import OF_DIFFUSION, PAPER_TABLES, PaperMaterial
@@ -44,6 +45,7 @@ def infilling(material: PaperMaterial) -> pd.DataFrame:
         material.sampler,
         judge=material.judge,
         batch_size=material.batch_size,
+        engine=material.engine,
         say=material.say,
     )
 
@@ -55,6 +57,7 @@ def infilling_table(
     *,
     judge: Judge | None = None,
     batch_size: int = 16,
+    engine: Engine | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """RR, RR with the SRI Guard, and with a judge of harm ASR, of both attacks on the plain harmful test prompts."""
@@ -72,7 +75,7 @@ def infilling_table(
             continue
         attacked = [attack(prompt, *shape) for prompt in plain]
         folder = subject.path / "infilling" / name
-        recording = record(model, attacked, sampler, layers=layers, batch_size=batch_size, out=folder)
+        recording = record(model, attacked, sampler, layers=layers, batch_size=batch_size, out=folder, engine=engine)
         refused = recording.table["refused"].to_numpy(dtype=bool)
         flagged = subject.guard.predict(subject.anchors.signal(recording)) == -1
         size = f"{shape[0]} of {most} steps of {shape[1]} positions"

@@ -1,0 +1,110 @@
+"""How a network is run: which attention, compiled or not, on which devices. None of it changes what is computed but
+for rounding, all of it is in the provenance, and `demur check` with the same options proves it.
+
+In: what `load` was told. Out: options for transformers, and a network that runs that way; what cannot be had is an
+`InputError`. Also which quantised checkpoints can be loaded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from demur.errors import InputError
+
+if TYPE_CHECKING:
+    from demur.models.model import Model
+
+QUANTISED = {
+    "awq": "gptqmodel",
+    "bitsandbytes": "bitsandbytes",
+    "compressed-tensors": "compressed_tensors",
+    "gptq": "gptqmodel",
+    "quanto": "optimum.quanto",
+    "torchao": "torchao",
+}
+"""The package that runs a checkpoint of each method of quantisation."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What `load` was told of how to run a network; see there."""
+
+    attention: str | None = None
+    compile: bool = False
+    device_map: str | Mapping[str, Any] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked for, as plain values; empty where all is as transformers has it."""
+        where = self.device_map
+        if isinstance(where, Mapping):
+            where = {module: str(device) for module, device in where.items()}
+        found = {"attention": self.attention, "compile": self.compile, "device_map": where}
+        return {name: value for name, value in found.items() if value}
+
+    def require_placeable(self, name: str, device: str, *, is_plain: bool) -> None:
+        """Refuse a device map beside a device, and for what transformers does not load by itself."""
+        if self.device_map is None:
+            return
+        if device != "auto":
+            raise InputError(f"{name}: device {device!r} and device_map exclude each other; leave one of them out")
+        if not is_plain:
+            raise InputError(
+                f"{name}: device_map is for folders of safetensors in transformers' own classes, and this is an "
+                f"adapter, a .gguf file or a diffusion model; give a device"
+            )
+        if find_spec("accelerate") is None:
+            raise InputError("device_map needs accelerate: pip install accelerate")
+
+
+def attend(network: Any, attention: str | None, name: str) -> None:
+    """Let a network attend as one of transformers' implementations."""
+    if attention is None:
+        return
+    try:
+        network.set_attn_implementation(attention)
+    except Exception as error:  # an unknown name, a package that is missing, a class without that kernel
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{name}: attention {attention!r} cannot be had here: {reason}") from error
+
+
+def require_in_memory(network: Any, name: str) -> None:
+    """Refuse weights that were left on the disk or are moved in for every pass, which cannot be hashed or proven."""
+    if any(one.is_meta for one in network.parameters()):
+        raise InputError(
+            f"{name}: the device map leaves weights outside the devices that compute, so they cannot be proven; give "
+            f"devices that hold all of them, or a smaller dtype"
+        )
+
+
+def compile_blocks(model: Model) -> None:
+    """Compile the forward pass of every block by itself, so that states are still read between blocks.
+
+    The network as a whole is not compiled: hooks that are set on a compiled module later would be passed over.
+    """
+    for block in model.blocks():
+        block.forward = torch.compile(block.forward, dynamic=True)
+
+
+def quantisation_of(settings: Mapping[str, Any], folder: Path) -> str | None:
+    """The method by which a checkpoint is quantised, None where it is not; `InputError` where it cannot be run here."""
+    text = settings.get("text_config")
+    inner = text.get("quantization_config") if isinstance(text, Mapping) else None
+    found = settings.get("quantization_config") or inner
+    if not found:
+        return None
+    method = str(found.get("quant_method")) if isinstance(found, Mapping) else "None"
+    package = QUANTISED.get(method)
+    if package is not None and find_spec(package.partition(".")[0]) is None:
+        raise InputError(
+            f"{folder}: is quantised with {method}, which needs the package {package}; install it, or give a "
+            f"checkpoint that is not quantised"
+        )
+    if method in ("bitsandbytes", "gptq", "awq") and not torch.cuda.is_available():
+        raise InputError(f"{folder}: is quantised with {method}, which needs a GPU, and torch finds none here")
+    return method
