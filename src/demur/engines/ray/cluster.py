@@ -111,6 +111,7 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         if self.address is None:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # of a cluster that only this machine reaches
+            os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets every other process go first
         try:
             import ray
         except ImportError as error:
