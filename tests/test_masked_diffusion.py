@@ -342,3 +342,82 @@ def test_a_model_without_a_mask_token_is_refused(llada: Model) -> None:
     causal = from_network(llada.network)
     with pytest.raises(InputError, match="mask token"):
         run(causal, [[5, 6, 7]], steps=2, response_length=4)
+
+
+def official_llada(model: Model, prompt: list[int], steps: int, length: int, block: int) -> list[list[int]]:
+    """The canvas after each step by LLaDA's rule, written out: masks of the prompt compete for the block's turns."""
+    mask = model.mask_token_id
+    x = torch.tensor([prompt + [mask] * length])
+    seen = []
+    for number in range(length // block):
+        start, end = len(prompt) + number * block, len(prompt) + (number + 1) * block
+        total, each = int((x[0, start:end] == mask).sum()), steps // (length // block)
+        for step in range(each):
+            with torch.no_grad():
+                logits = model.network(input_ids=x, attention_mask=torch.ones_like(x)).logits[0]
+            sure, tokens = logits.softmax(dim=-1).max(dim=-1)
+            sure = sure.masked_fill(x[0] != mask, -torch.inf)
+            sure[end:] = -torch.inf
+            chosen = sure.topk(total // each + (step < total % each)).indices
+            x[0, chosen] = tokens[chosen]
+            seen.append(x[0].tolist())
+    return seen
+
+
+@pytest.mark.parametrize("block", [4, 8])
+def test_masks_inside_a_prompt_are_filled_as_official_llada_fills_them(llada: Model, block: int) -> None:
+    prompts = [[297, 500, 46, 500, 12], [18, 46, 3, 500, 77, 5, 9, 11], [1, 2, 3]]
+    together = run(llada, prompts, steps=8, response_length=8, block_length=block)
+    for row, prompt in enumerate(prompts):
+        expected = official_llada(llada, prompt, 8, 8, block)
+        for step, canvas in zip(together, expected, strict=True):
+            assert step.committed[row].tolist() == canvas[len(prompt) :]
+            assert step.prompt is not None
+            assert step.prompt[row, -len(prompt) :].tolist() == canvas[: len(prompt)]
+        alone = run(llada, [prompt], steps=8, response_length=8, block_length=block)
+        torch.testing.assert_close(together[-1].phi[row], alone[-1].phi[0], atol=1e-5, rtol=0)
+
+
+def test_dreams_filters_count_for_confidence(dream: Model) -> None:
+    """With one token left after the filter every prediction is certain, so the leftmost are committed."""
+    options = {"steps": 4, "response_length": 8, "schedule": "dream", "remasking": "maskgit_plus"}
+    steps = run(dream, [[5, 6, 7]], top_k=1, **options)
+    plain = run(dream, [[5, 6, 7]], **options)
+    assert torch.equal(steps[0].predicted, plain[0].predicted)
+    order = [int(at) for step in steps for at in step.is_committed[0].nonzero().squeeze(1)]
+    assert list(dict.fromkeys(order)) == list(range(8))
+    assert MaskedDiffusion(4, 8, remasking="maskgit_plus").remasking == "low_confidence"
+    narrow = run(dream, [[5, 6, 7]], top_p=1e-6, **options)
+    assert all(torch.equal(a.committed, b.committed) for a, b in zip(steps, narrow, strict=True))
+
+
+def test_dreams_origin_commits_masks_with_the_grids_probability(dream: Model) -> None:
+    options = {"response_length": 32, "schedule": "dream", "remasking": "origin"}
+    counts = torch.zeros(4)
+    for seed in range(24):
+        steps = run(dream, [[5, 6, 7]], steps=4, seed=seed, **options)
+        assert steps[-1].is_committed.all()
+        counts += torch.tensor([float(step.is_committed.sum()) for step in steps])
+    torch.testing.assert_close(counts / 24, torch.tensor([8.0, 16.0, 24.0, 32.0]), atol=1.5, rtol=0)
+    with pytest.raises(InputError, match="give schedule='dream'"):
+        MaskedDiffusion(4, 8, remasking="origin")
+
+
+def test_dreams_alg_temp_draws_positions_and_near_zero_takes_the_surest(dream: Model) -> None:
+    options = {"steps": 4, "response_length": 8, "schedule": "dream", "remasking": "entropy"}
+    surest = run(dream, [[5, 6, 7]], **options)
+    cold = run(dream, [[5, 6, 7]], alg_temp=1e-6, **options)
+    hot = [run(dream, [[5, 6, 7]], alg_temp=10.0, seed=seed, **options) for seed in range(4)]
+    assert all(torch.equal(a.committed, b.committed) for a, b in zip(surest, cold, strict=True))
+    assert len({tuple(steps[1].is_committed[0].tolist()) for steps in hot}) > 1
+
+
+def test_dreams_grid_ends_at_eps(dream: Model) -> None:
+    steps = run(dream, [[5, 6, 7]], steps=4, response_length=16, schedule="dream", eps=0.5)
+    grid = torch.linspace(1, 0.5, 5)
+    left, counts = 16, []
+    for step in range(4):
+        counts.append(left if step == 3 else int(left * (1 - grid[step + 1] / grid[step])))
+        left -= counts[-1]
+    found = [int(step.is_committed.sum()) for step in steps]
+    assert found == [sum(counts[: n + 1]) for n in range(4)]
