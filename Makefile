@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-faults test-wheel test-vllm test-ray lint format docs bench train-tiny clean
+.PHONY: setup demo test test-faults test-serve test-wheel test-vllm test-ray lint format docs bench train-tiny clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ test: lint
 # The long runs over damaged files.
 test-faults: setup
 	DEMUR_FUZZ_CASES=3000 DEMUR_CRASH_STEP=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
+
+# The server under many requests: 200 at once, 1,000 that are cancelled, 2,000 that nobody would write.
+test-serve: setup
+	DEMUR_SERVE_REQUESTS=200 DEMUR_SERVE_CANCELLED=1000 DEMUR_SERVE_CASES=2000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_serve.py tests/test_serve_clients.py
 
 # The wheel in an empty environment: it installs, and the demonstration runs there.
 test-wheel: setup
