@@ -64,6 +64,16 @@ def test_requests_at_once_end_as_the_recording_says_plain_and_streamed(live: tup
         assert (moderation.output.results[0].category_scores["jailbreak"] > 0.5) == (reason == "content_filter")
 
 
+def test_a_cache_that_fills_starts_requests_again_and_changes_no_verdict() -> None:
+    one = served("demur/tiny-ar")
+    rows = range(0, len(one.prompts), 2)
+    with running(app_of(one, slots=8, cache=1, max_prompt_tokens=64)) as address, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda row: ask(address, one, row, stream=row % 4 == 0), rows))
+    assert [reason == "content_filter" for _, reason, _ in found] == [bool(one.stops[row]) for row in rows]
+    for row, (text, reason, _) in zip(rows, found, strict=True):
+        assert reason != "stop" or text == one.recording.steps_text(row)[-1].committed
+
+
 def test_the_step_and_the_score_are_those_of_the_recording(live: tuple[Served, str]) -> None:
     one, address = live
     for row in (0, len(one.prompts) - 1):

@@ -49,6 +49,7 @@ def serve(
     engine: Annotated[str, typer.Option(help="auto, continuous (batching) or batches (own samplers).")] = "auto",
     slots: Annotated[int, typer.Option(help="Generations that run together.")] = 32,
     queue: Annotated[int, typer.Option(help="Generations that may wait; more are refused.")] = 256,
+    cache_gb: Annotated[float, typer.Option(help="GiB for keys and values of requests that run.")] = 2.0,
     max_tokens: Annotated[
         int | None, typer.Option(help="Tokens of an answer at most; by default as far as the guards look.")
     ] = None,
@@ -89,6 +90,7 @@ def serve(
         engine=engine,  # type: ignore[arg-type]
         slots=slots,
         queue=queue,
+        cache=int(cache_gb * (1 << 30)),
         max_tokens=max_tokens,
         max_prompt_tokens=max_prompt_tokens,
         max_body=max_body,

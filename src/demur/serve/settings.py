@@ -28,6 +28,7 @@ class Settings:
     refusal : text that a client gets in place of what was withheld.
     engine : "continuous" is transformers' continuous batching, "batches" demur's own samplers.
     slots : generations that run together. queue : requests that may wait; one more is refused with 429.
+    cache : bytes for keys and values of the requests under continuous batching.
     max_tokens : most tokens of an answer; by default as many as the guards look at, so that none is unjudged.
     max_prompt_tokens, max_body, max_choices : limits of a request, in tokens, bytes and choices.
     timeout : seconds a request may take in all. body_timeout, send_timeout : seconds that a client may take to send its
@@ -42,6 +43,7 @@ class Settings:
     engine: EngineName = "auto"
     slots: int = 32
     queue: int = 256
+    cache: int = 2 << 30
     max_tokens: int | None = None
     max_prompt_tokens: int = 2048
     max_body: int = 1 << 20

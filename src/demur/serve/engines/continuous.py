@@ -33,8 +33,6 @@ PAGE = 32
 """Tokens of a page of the cache."""
 BATCH_TOKENS = 512
 """Most tokens of one pass; longer prompts come in several."""
-MOST_CACHED = 1 << 17
-"""Most tokens that the cache is made for."""
 _LOG = logging.getLogger("demur.serve")
 
 
@@ -60,15 +58,18 @@ class _Row:
 class Continuous:
     """An `Engine` on transformers' continuous batching.
 
-    slots : requests in a pass. longest : most tokens of prompt and answer. suppress_eos : as of the sampler that the
+    slots : requests in a pass. longest : most tokens of prompt and answer. cache : bytes for their states, more only
+    where one request at its longest would not fit. suppress_eos : as of the sampler that the
     guards were made for. Raises `InputError` for a network that it cannot run.
     """
 
     adjustable = True
 
-    def __init__(self, model: Model, guards: Guards, *, slots: int, longest: int, suppress_eos: bool = False) -> None:
+    def __init__(
+        self, model: Model, guards: Guards, *, slots: int, longest: int, cache: int, suppress_eos: bool = False
+    ) -> None:
         self.model, self.guards, self.longest = model, guards, longest
-        self._slots, self._suppress = slots, suppress_eos
+        self._slots, self._cache, self._suppress = slots, cache, suppress_eos
         self._eos = set(model.eos_token_ids)
         self._rows: dict[str, _Row] = {}
         self._closing: deque[str] = deque()  # names that the guards are to forget
@@ -96,7 +97,8 @@ class Continuous:
         ):
             network.set_attn_implementation("paged|eager")
         pages = math.ceil((self.longest + 2) / PAGE)
-        blocks = max(pages + 1, min(self._slots * pages, MOST_CACHED // PAGE))
+        # Where it is too small for all slots at their longest, the manager starts some again when it is full.
+        blocks = max(pages + 1, min(self._slots * pages, self._cache // (PAGE * bytes_of_token(self.model))))
         batching = ContinuousBatchingConfig(
             page_size=PAGE,
             num_blocks=blocks,
@@ -289,6 +291,15 @@ class Continuous:
         return Update(
             tokens, min(cleared, shown) if blocked else count, reason, shown, stop, verdicts, by_prompt=row.by_prompt
         )
+
+
+def bytes_of_token(model: Model) -> int:
+    """What one token takes in the cache: keys and values of every layer."""
+    config = model.config
+    heads = int(config.num_attention_heads)
+    size = int(getattr(config, "head_dim", None) or model.width // heads)
+    kept = int(getattr(config, "num_key_value_heads", None) or heads)
+    return 2 * model.layer_count * kept * size * model.dtype.itemsize
 
 
 def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
