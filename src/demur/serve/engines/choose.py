@@ -42,7 +42,9 @@ def engine_for(model: Model, watched: Sequence[Watched], settings: Settings) -> 
     if settings.engine != "batches" and _runs(model):
         suppress = bool(sampler.get("suppress_eos"))
         return (
-            Continuous(model, guards, slots=settings.slots, longest=whole, cache=settings.cache, suppress_eos=suppress),
+            Continuous(
+                model, guards, slots=settings.slots, longest=whole, cache_bytes=settings.cache, suppress_eos=suppress
+            ),
             longest,
             temperature,
         )

@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -58,18 +59,18 @@ class _Row:
 class Continuous:
     """An `Engine` on transformers' continuous batching.
 
-    slots : requests in a pass. longest : most tokens of prompt and answer. cache : bytes for their states, more only
-    where one request at its longest would not fit. suppress_eos : as of the sampler that the
-    guards were made for. Raises `InputError` for a network that it cannot run.
+    slots : requests in a pass. longest : most tokens of prompt and answer. cache_bytes : for keys and values; more only
+    where one request at its longest would not fit. suppress_eos : as of the sampler that the guards were made for.
+    Raises `InputError` for a network that it cannot run.
     """
 
     adjustable = True
 
     def __init__(
-        self, model: Model, guards: Guards, *, slots: int, longest: int, cache: int, suppress_eos: bool = False
+        self, model: Model, guards: Guards, *, slots: int, longest: int, cache_bytes: int, suppress_eos: bool = False
     ) -> None:
         self.model, self.guards, self.longest = model, guards, longest
-        self._slots, self._cache, self._suppress = slots, cache, suppress_eos
+        self._slots, self._cache, self._suppress = slots, cache_bytes, suppress_eos
         self._eos = set(model.eos_token_ids)
         self._rows: dict[str, _Row] = {}
         self._closing: deque[str] = deque()  # names that the guards are to forget
@@ -100,6 +101,7 @@ class Continuous:
         # Where it is too small for all slots at their longest, the manager starts some again when it is full.
         blocks = max(pages + 1, min(self._slots * pages, self._cache // (PAGE * bytes_of_token(self.model))))
         batching = ContinuousBatchingConfig(
+            scheduler_type=_scheduler(),
             page_size=PAGE,
             num_blocks=blocks,
             max_batch_tokens=max(BATCH_TOKENS, self._slots),
@@ -291,6 +293,26 @@ class Continuous:
         return Update(
             tokens, min(cleared, shown) if blocked else count, reason, shown, stop, verdicts, by_prompt=row.by_prompt
         )
+
+
+@cache
+def _scheduler() -> str:
+    """The name of the manager's scheduler, mended: a request that is cancelled lets others in, as one that ends does.
+
+    Once the cache has been full, transformers lets no request in before one has ended by itself; here each ends by
+    being cancelled, and all would wait for ever.
+    """
+    from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING, FIFOScheduler
+
+    class Scheduler(FIFOScheduler):  # type: ignore[misc]
+        def clear_cancelled_requests(self) -> Any:
+            found = super().clear_cancelled_requests()
+            if found:
+                self.block_new_requests = False
+            return found
+
+    SCHEDULER_MAPPING["demur"] = Scheduler
+    return "demur"
 
 
 def bytes_of_token(model: Model) -> int:
