@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -144,6 +145,33 @@ def test_an_edit_of_a_committed_token_shows_at_its_own_step_in_a_recording() -> 
     for index, at in edits:
         assert kept.predicted[index, at] == int(steps[index].committed[0, at])
         assert kept.predicted[index - 1, at] == int(steps[index - 1].committed[0, at])
+
+
+def test_edits_are_recovery_that_hrr_frr_and_the_viewer_see(tmp_path: Path) -> None:
+    """A harmful token that is committed and then edited away counts as taken back, and is marked in the viewer."""
+    from demur.dynamics import full_recovery_rate, harmful_remasking_rate
+    from demur.report.viewer.packing import track_of
+
+    name = "llada21/llada21_mini"
+    sampler = model_of(name).default_sampler(**SMALL[name], editing_threshold=0.2)
+    kept = demur.record(model_of(name), [{"id": "a", "token_ids": [9, 8, 7, 6, 5]}], sampler).steps_tokens(0)
+    track = track_of(kept)
+    assert track.edits > 0
+    committed = np.where(kept.is_committed, kept.predicted, -1)
+    gone = [
+        (at, int(committed[step, at]))
+        for step in range(len(committed) - 1)
+        for at in range(committed.shape[1])
+        if committed[step, at] >= 0 and committed[-1, at] not in (-1, committed[step, at])
+    ]
+    at, token = gone[0]
+    harmful = (committed[:, at] == token)[None]
+    assert harmful_remasking_rate(harmful).value == full_recovery_rate(harmful).value == 1.0
+    plain = model_of("llada2/llada20_mini")
+    still = demur.record(
+        plain, [{"id": "a", "token_ids": [9, 8]}], plain.default_sampler(**SMALL["llada2/llada20_mini"])
+    )
+    assert track_of(still.steps_tokens(0)).edits == 0
 
 
 def test_llada2_asks_which_version_it_is() -> None:

@@ -37,6 +37,13 @@ class Track:
     changed: np.ndarray
     tokens: np.ndarray
 
+    @property
+    def edits(self) -> int:
+        """How often a token changed that had been committed at an earlier step."""
+        steps = np.arange(2, len(self.changed) + 2)[:, None]
+        before = (self.committed_at > 0) & (self.committed_at < steps)
+        return int((self.changed & before).sum())
+
 
 @dataclass(frozen=True)
 class Codes:

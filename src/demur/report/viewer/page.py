@@ -70,6 +70,7 @@ def _page(played: Played, show_text: bool) -> str:
             steps=played.steps,
             positions=len(tracks[0].committed_at),
             revises=played.revises,
+            edits=any(track.edits for track in tracks),
             blank=_blank(played),
             thinks=any(played.thoughts),
             show_text=show_text,

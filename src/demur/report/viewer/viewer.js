@@ -43,17 +43,17 @@ function layGrid() {
 function drawGrid() {
   const chosen = byId("position").valueAsNumber - 1;
   const thought = new Set(run.thoughts[generation.place] ?? []);
-  const seen = { committed: 0, predicted: 0, blank: 0, changed: 0, fresh: 0 };
+  const seen = { committed: 0, predicted: 0, blank: 0, changed: 0, fresh: 0, edited: 0 };
   cells.forEach((element, i) => {
     const cell = cellAt(generation, step, i);
-    const marks = ["end", "changed", "fresh"].filter((mark) => cell[mark]);
+    const marks = ["end", "changed", "fresh", "edited"].filter((mark) => cell[mark]);
     seen[cell.state] += 1;
     for (const mark of marks) if (mark !== "end") seen[mark] += 1;
     if (cell.state !== "blank" && thought.has(i)) marks.push("thought");
     element.className = ["cell", cell.state, ...marks, i === chosen ? "chosen" : ""].join(" ").trim();
     element.textContent = shown(cell);
     const state = cell.state === "blank" ? run.blank : cell.state;
-    const said = marks.map((mark) => ({ end: "end of sequence", changed: "changed", fresh: "at this step", thought: "thought" })[mark]);
+    const said = marks.map((mark) => ({ end: "end of sequence", changed: "changed", fresh: "at this step", edited: "edited", thought: "thought" })[mark]);
     element.setAttribute("aria-label", `${i + 1}: ${[state, ...said].join(", ")}${quoted(cell)}`);
   });
   return seen;
@@ -63,6 +63,7 @@ function summary(seen) {
   if (step === 0) return `Before the first step: ${seen.blank} ${run.blank}.`;
   const parts = [`${seen.committed} committed (${seen.fresh} now)`];
   if (run.revises) parts.push(`${seen.predicted} predicted`, `${seen.changed} changed`);
+  if (seen.edited) parts.push(`${seen.edited} edited`);
   if (seen.blank) parts.push(`${seen.blank} ${run.blank}`);
   return `${parts.join(", ")}.`;
 }
@@ -80,7 +81,7 @@ function historyOf(position) {
     const end = cell.end ? " (end of sequence)" : "";
     const seen = [];
     if (cell.state === "predicted" && at === 1) seen.push("predicted");
-    if (cell.changed && cell.state !== "blank") seen.push("changed");
+    if (cell.changed && cell.state !== "blank") seen.push(cell.edited ? "edited" : "changed");
     if (cell.fresh) seen.push("committed");
     if (seen.length) events.push(`${seen.join(" and ")} at step ${at}${quoted(cell)}${end}`);
   }

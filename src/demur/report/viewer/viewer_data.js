@@ -64,6 +64,7 @@ function cellAt(generation, step, position) {
     end: ends.has(code),
     changed: generation.changed[step - 1][position],
     fresh: committed && at === step,
+    edited: committed && at < step && generation.changed[step - 1][position],
   };
 }
 

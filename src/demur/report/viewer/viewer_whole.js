@@ -25,7 +25,7 @@ function drawWhole(holder, generation) {
       const cell = cellAt(generation, step, position);
       let colour = { blank, predicted, committed }[cell.state];
       if (cell.state !== "blank" && cell.end) colour = end;
-      if (cell.state === "predicted" && cell.changed) colour = changed;
+      if (cell.edited || (cell.state === "predicted" && cell.changed)) colour = changed;
       image.data.set([...colour, 255], 4 * (position * run.steps + step - 1));
     }
   }
