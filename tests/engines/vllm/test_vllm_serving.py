@@ -102,7 +102,8 @@ def test_requests_at_once_end_as_the_recording_says_plain_and_streamed(live: str
         final, stop = one.recording.steps_text(row)[-1].committed, int(one.stops[row])
         assert (reason == "content_filter") == (stop > 0) == moderation.output.results[0].flagged
         before = max([0, *(step for step in looks if step < stop)])
-        assert text == (final if not stop else one.until(row, before) if before else "")
+        # vLLM keeps the space before the first word.
+        assert text.strip() == (final if not stop else one.until(row, before) if before else "").strip()
         look = numbers["guards"][0]["looks"]
         assert numbers["guards"][0]["score"] == pytest.approx(one.scores[row, look - 1], rel=1e-3, abs=1e-3)
 
