@@ -258,3 +258,17 @@ def test_experts_are_stacked_without_holding_them_twice(tmp_path: Path, monkeypa
     model = load(FIXTURES / "lladamoe/lladamoe_a", device="cpu", mask_token_id=250)
     stacks = [one for name, one in model.network.named_parameters() if ".experts." in name]
     assert sorted(whole) == sorted(one.numel() for one in stacks)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "sdar/sdar_gqa"])
+def test_the_order_from_left_to_right_commits_one_token_a_step_where_a_family_allows_it(name: str) -> None:
+    model = load(FIXTURES / name, device="cpu") if name not in FAMILIES else model_of(name)
+    left = model.default_sampler(**SMALL.get(name, {"steps": 12, "response_length": 8})).from_left()
+    if name.startswith(("llada21", "fastdllm2")):
+        assert left is None
+        return
+    assert left is not None and left.from_left() is None
+    model.eos_token_ids = []
+    worked = [step for step in run(model, left, [[1, 2, 3, 4]]) if step.idle is None or not step.idle[0]]
+    for index, step in enumerate(worked):
+        assert step.is_committed[0].tolist() == [place <= index for place in range(left.response_length)]

@@ -15,7 +15,7 @@ from demur.defenses import GuardStopping, Reading, Watching, generate_guarded, w
 from demur.errors import InputError, ProvenanceError
 from demur.guards import DirectionGuard, StreamingGuard, states_of
 from demur.models import Model, load
-from demur.samplers import Autoregressive, MaskedDiffusion, Sampler
+from demur.samplers import Autoregressive, BlockDiffusion, MaskedDiffusion, Sampler
 from demur.signal import Anchors
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -90,6 +90,13 @@ def llada() -> Setting:
 
 
 @pytest.fixture(scope="module")
+def sdar() -> Setting:
+    """Block diffusion: four blocks at most, each with a share of the steps."""
+    sampler = BlockDiffusion(STEPS, 12, block_length=4, schedule="dynamic", threshold=0.3)
+    return setting_of(load(FIXTURES / "sdar" / "sdar_gqa", device="cpu"), sampler)
+
+
+@pytest.fixture(scope="module")
 def llama_direction(llama: Setting) -> Setting:
     return directed(llama, (1, 3))
 
@@ -106,7 +113,7 @@ def padded(prompts: list[list[int]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("name", ["llama", "llada", "llama_direction", "llada_direction"])
+@pytest.mark.parametrize("name", ["llama", "llada", "sdar", "llama_direction", "llada_direction"])
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_stops_and_tokens_are_those_of_the_guard_on_a_recording(
     name: str, batch_size: int, request: pytest.FixtureRequest

@@ -113,6 +113,13 @@ class Sampler(ABC):
             them a step 0 comes first, whose phi and window are the state of the last prompt token.
         """
 
+    def from_left(self) -> Sampler | None:
+        """A sampler of the same response over the same weights that commits from left to right, one token a step.
+
+        None where there is none, as for samplers that do so themselves.
+        """
+        return None
+
     def read_order(self, masked: Sequence[bool]) -> list[int]:
         """The order in which a pass reads the response's positions, of which these are masked: by default their own."""
         return list(range(len(masked)))

@@ -64,6 +64,12 @@ class ReorderingDiffusion(BlockSampler):
         lengths = {"steps": self.step_count, "response_length": self.asked_length}
         return {**lengths, **{name: getattr(self, name) for name in names}}
 
+    def from_left(self) -> ReorderingDiffusion | None:
+        """Blocks of one position: under causal attention that is the autoregressive order itself."""
+        if self.block_length == 1:
+            return None
+        return type(self)(**{**self.arguments, "steps": self.asked_length, "block_length": 1})
+
     def layout(self, lengths: torch.Tensor) -> Layout:
         lead = -lengths % self.block_length
         first = lead + lengths

@@ -119,6 +119,13 @@ class BlockDiffusion(BlockSampler):
         lengths = {"steps": self.step_count, "response_length": self.asked_length}
         return {**lengths, **{name: getattr(self, name) for name in [*names, "pooling"]}}
 
+    def from_left(self) -> BlockDiffusion | None:
+        if self.order == "left_to_right":
+            return None
+        order = {"order": "left_to_right", "remasking": "sequential", "schedule": "static", "minimal_topk": None}
+        sizes = {"steps": self.blocks * self.block_length, "denoising_steps": self.block_length}
+        return type(self)(**{**self.arguments, **order, **sizes})
+
     def layout(self, lengths: torch.Tensor) -> Layout:
         if self.blocks_from == "start":
             return self.whole_blocks(lengths)

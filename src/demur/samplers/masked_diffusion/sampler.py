@@ -129,6 +129,14 @@ class MaskedDiffusion(Sampler):
         names += [name for name, unset in later.items() if getattr(self, name) != unset]
         return {"steps": self.step_count, **{name: getattr(self, name) for name in names}}
 
+    def from_left(self) -> MaskedDiffusion | None:
+        if self.order == "left_to_right":
+            return None
+        rule = "low_confidence" if self.remasking == "origin" else self.remasking
+        order = {"steps": self.response_length, "schedule": "static", "remasking": rule, "order": "left_to_right"}
+        block = self.response_length if self.response_length % self.block_length else self.block_length
+        return type(self)(**{**self.arguments, **order, "alg_temp": 0.0, "block_length": block})
+
     def steps(
         self,
         model: Model,

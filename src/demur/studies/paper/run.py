@@ -91,9 +91,9 @@ def run_paper(
         sampler = model.default_sampler(steps=steps, seed=seed)
         study = run_study(model, prepared, folder / "own", sampler=sampler, **common)
         ordered = None
-        if "order" in sampler.arguments:  # which only samplers of masked diffusion have
+        left = sampler.from_left()
+        if left is not None:
             told("the same weights from left to right")
-            left = model.default_sampler(steps=sampler.response_length, seed=seed, order="left_to_right")
             ordered = replace(run_study(model, prepared, folder / "left-to-right", sampler=left, **common), made=None)
         subject = Subject(name, study, ordered)
         subjects.append(Subject(name, replace(study, made=None), ordered))  # what it was made from is not kept so long
