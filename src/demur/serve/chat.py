@@ -215,9 +215,9 @@ class Chat:
             )
         asked = request.max_completion_tokens or request.max_tokens or self.longest
         most, context = min(asked, self.longest), self.model.context_length
-        canvas = most if self.model.family == "autoregressive" else self.longest
+        canvas = most if self.model.traits.left_to_right else self.longest
         if context is not None and prompt + canvas > context:
-            most = min(most, context - prompt) if self.model.family == "autoregressive" else 0
+            most = min(most, context - prompt) if self.model.traits.left_to_right else 0
         if most < 1:
             raise Fault(
                 400,

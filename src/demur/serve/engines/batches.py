@@ -135,7 +135,7 @@ class Batches:
         temperature, seed = self._key(jobs[0])
         arguments = {name: value for name, value in self._given.items() if name != "name"}
         arguments |= {"temperature": temperature, "seed": seed}
-        if self.model.family == "autoregressive":
+        if self.model.traits.left_to_right:
             arguments["steps"] = max(job.max_tokens for job in jobs)
         return SAMPLERS.find(str(self._given["name"]))(**arguments)
 
@@ -199,7 +199,7 @@ class Batches:
         looked = self.guards.cleared(name)
         row.cleared = len(row.tokens) if looked is None else row.counts[looked]
         ended = bool(row.tokens) and row.tokens[-1] in self._eos
-        if last or (self.model.family == "autoregressive" and (ended or len(row.tokens) >= job.max_tokens)):
+        if last or (self.model.traits.left_to_right and (ended or len(row.tokens) >= job.max_tokens)):
             self.guards.finish(name, step, place, cut=not ended)
             stop = self.guards.stopped_at(name)
             reason: Reason = "stop" if ended else "length"

@@ -30,7 +30,7 @@ def engine_for(model: Model, watched: Sequence[Watched], settings: Settings) -> 
     if model.tokenizer is None:
         raise InputError(f"{model.name}: has no tokenizer files, so text cannot be served; put them into its folder")
     temperature = float(sampler.get("temperature") or 0)
-    if model.family != "autoregressive":
+    if not model.traits.left_to_right:
         if settings.engine == "continuous":
             raise InputError(f"{model.name}: is a diffusion model, which only --engine batches serves")
         canvas = int(sampler.get("response_length") or model.default_sampler().response_length)
@@ -61,7 +61,7 @@ def _sampler(model: Model, watched: Sequence[Watched]) -> Mapping[str, Any]:
     for one in watched:
         if {**one.sampler, "seed": 0} != {**first, "seed": 0}:
             raise InputError(f"{one.name} and {watched[0].name} were made for different samplers; serve one of them")
-        if model.family == "autoregressive" and one.sampler.get("pooling") != "paper":
+        if model.traits.left_to_right and one.sampler.get("pooling") != "paper":
             raise InputError(f"{one.name}: was made with pooling {one.sampler.get('pooling')}; record with 'paper'")
     return first
 
