@@ -55,7 +55,7 @@ def loaded(name: str) -> Model:
 
 def guarding(model: Model, steps: int) -> list[Watched]:
     """A guard on the middle and the last layer that judges everything and stops nothing."""
-    sampler = model.default_sampler(steps, suppress_eos=True)
+    sampler = model.default_sampler(steps)
     prompts = [f"tell me about number {number}" for number in range(40)]
     recording = demur.record(model, prompts, sampler, layers=("middle", "last"))
     states = states_of(recording, LOOKS)
@@ -105,6 +105,8 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
             ways = {
                 way: asyncio.run(timed(model, one, args, at_once)) for way, one in (("plain", []), ("guarded", watched))
             }
+            if len({one["tokens"] for one in ways.values()}) > 1:
+                raise SystemExit(f"{name}: guarded and unguarded made different numbers of tokens: {ways}")
             if number:
                 rounds.append(ways)
         ratios = {
