@@ -99,12 +99,12 @@ def test_no_code_of_a_recording_runs(settings: dict[str, Any], tmp_path: Path) -
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
         ({"model_type": "modernbert", "architectures": ["ModernBertModel"]}, "model_type modernbert"),
         ({"model_type": "xlm-roberta", "architectures": None}, "model_type xlm-roberta"),
-        ({"model_type": "sdar", "architectures": ["SDARForCausalLM"]}, "sdar"),
-        ({"model_type": "llada2_moe"}, "llada2_moe"),
-        ({"model_type": "Fast_dLLM_Qwen"}, "Fast_dLLM"),
-        ({"model_type": "a2d-qwen3"}, "a2d"),
-        ({"model_type": "rnd1"}, "rnd1"),
-        ({"model_type": "wedlm"}, "wedlm"),
+        ({"model_type": "sdar_vision", "architectures": ["SDARVisionForCausalLM"]}, "sdar"),
+        ({"model_type": "llada9_moe"}, "llada9_moe"),
+        ({"model_type": "Fast_dLLM_Llama"}, "Fast_dLLM"),
+        ({"model_type": "a2d-gpt2"}, "a2d"),
+        ({"model_type": "rnd1_vision"}, "rnd1"),
+        ({"model_type": "wedlm_vision"}, "wedlm"),
         ({"architectures": ["WeDLMForCausalLM"]}, "WeDLM"),
         ({"auto_map": {"AutoModel": "modeling_dream.DreamModel"}}, "auto_map DreamModel"),
         ({"architectures": ["DiffuCoderModel"]}, "DiffuCoder"),
@@ -119,6 +119,24 @@ def test_what_fills_masks_is_never_taken_for_an_autoregressive_model(
     values: dict[str, Any], sign: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=f"is no autoregressive model.*{sign}.*family='autoregressive'"):
+        load(set_config(llama(tmp_path), **values), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_type": "sdar", "architectures": ["SDARForCausalLM"]},
+        {"model_type": "llada2_moe"},
+        {"model_type": "Fast_dLLM_Qwen"},
+        {"model_type": "a2d-qwen3"},
+        {"model_type": "rnd1"},
+        {"model_type": "wedlm"},
+    ],
+)
+def test_weights_of_another_layout_are_never_taken_for_a_family_that_is_known(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"do not fit the config|is not there|supported is"):
         load(set_config(llama(tmp_path), **values), device="cpu")
 
 

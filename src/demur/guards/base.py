@@ -178,6 +178,8 @@ class Guard(OutlierMixin, BaseEstimator, Shareable, ABC):  # type: ignore[misc]
         """
         arrays, header = read_arrays(path, cls._kind, allow_unverified=allow_unverified)
         try:
+            if not isinstance(header["parameters"], Mapping):
+                raise TypeError("the parameters are no object")
             guard = cls(**cls._read_parameters(header["parameters"]))
             guard._check_parameters()
             require_threshold(header["fitted"])

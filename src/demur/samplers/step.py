@@ -74,6 +74,9 @@ class Sampler(ABC):
     step_count: int
     response_length: int
     _given: Mapping[str, Any] = MappingProxyType({})
+    _later: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Arguments that a later version added, with what they are where unset: they are named only where they are set, so
+    that what older versions recorded still matches."""
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Keep what the constructor is called with, so that no argument of a subclass is left out of `describe`."""
@@ -167,7 +170,9 @@ class Sampler(ABC):
         are never taken for one. Raises `InputError` for such an argument that is no plain value.
         """
         named = {"name": type(self).__name__, **self.arguments}
-        return named | {key: self._value_of(key, value) for key, value in self._given.items() if key not in named}
+        unset = {name for name, value in self._later.items() if getattr(self, name) == value}
+        given = {key: value for key, value in self._given.items() if key not in named and key not in unset}
+        return named | {key: self._value_of(key, value) for key, value in given.items()}
 
     def _value_of(self, name: str, given: Any) -> Any:
         """The value of an argument: the attribute of that name where it is of the same type, else what was given."""

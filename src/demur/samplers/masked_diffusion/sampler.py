@@ -7,6 +7,7 @@ samplers of LLaDA and Dream. How the network is run is the canvas's business, ho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
@@ -76,6 +77,7 @@ class MaskedDiffusion(Sampler):
 
     family = "masked-diffusion"
     revises = True
+    _later = MappingProxyType({"alg_temp": 0.0, "top_p": 1.0, "top_k": 0, "eps": DREAM_LAST_TIME, "end_token": None})
 
     def __init__(
         self,
@@ -124,9 +126,7 @@ class MaskedDiffusion(Sampler):
     def arguments(self) -> dict[str, Any]:
         names = ["response_length", "block_length", "remasking", "schedule", "threshold", "temperature"]
         names += ["cfg_scale", "order", "suppress_eos", "seed", "pooling"]
-        # Those that were added later are named where they are set, so that what older versions recorded still matches.
-        later = {"alg_temp": 0.0, "top_p": 1.0, "top_k": 0, "eps": DREAM_LAST_TIME, "end_token": None}
-        names += [name for name, unset in later.items() if getattr(self, name) != unset]
+        names += [name for name, unset in self._later.items() if getattr(self, name) != unset]
         return {"steps": self.step_count, **{name: getattr(self, name) for name in names}}
 
     def from_left(self) -> MaskedDiffusion | None:
