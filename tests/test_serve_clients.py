@@ -129,7 +129,7 @@ def test_a_killed_server_leaves_whole_lines_that_replay_on_the_recording(tmp_pat
         assert client.post("/v1/chat/completions", json=chat(one.prompts[-1])).status_code == 200
     entries = read_log(log)
     assert len(entries) >= 9 and entries[-1]["finish_reason"] in ("stop", "content_filter")
-    told = ["replay", str(log), "--recording", str(one.recording.path), *guards]
+    told = ["replay", str(log), str(one.recording.path), *guards]
     renamed = [line.replace('"guard":"direction"', '"guard":"stream"') for line in log.read_text().splitlines()]
     log.write_text("\n".join(renamed) + "\n")
     agreed = CliRunner().invoke(commands, told)

@@ -86,7 +86,7 @@ add(app, artifact, "artifact", "demur artifact hub:JailbreakBench/JBB-Behaviors 
 add(app, check, "check", "demur check Qwen/Qwen2.5-0.5B-Instruct --quick")
 add(app, harden, "harden", "demur harden Qwen/Qwen2.5-0.5B-Instruct --out runs/hardened")
 add(app, serve, "serve", "demur serve Qwen/Qwen2.5-0.5B-Instruct --guard runs/qwen")
-add(app, replay, "replay", "demur replay verdicts.jsonl --recording runs/mine --guard runs/qwen")
+add(app, replay, "replay", "demur replay verdicts.jsonl runs/mine --guard runs/qwen")
 add(guard_app, guard_fit, "fit", "demur guard fit train.parquet --calibration held_out.parquet --out guard.safetensors")
 add(guard_app, guard_score, "score", "demur guard score guard.safetensors signal.parquet --out scores.parquet")
 add(guard_app, guard_show, "show", "demur guard show guard.safetensors", "demur guard show owner/name")

@@ -19,7 +19,7 @@ from demur.errors import InputError
 
 def replay(
     log: Annotated[Path, typer.Argument(metavar="LOG", help="The log of demur serve.")],
-    recording: Annotated[Path, typer.Option(help="A recording that holds some of the prompts.")],
+    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A recording that holds some of the prompts.")],
     guard: Annotated[
         list[str] | None,
         typer.Option(metavar="DIR|FILE|NAME", help="The guards, as for serve; by default those that the log names."),
