@@ -95,3 +95,11 @@ def test_a_hub_data_set_is_read_by_name_and_split(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'demur\[hub\]'"):
         read_prompts("hub:owner/set")
+
+
+@pytest.mark.parametrize("name", ["turns", "history", "conversation", "conversations"])
+def test_turns_in_a_field_that_is_not_read_are_refused(name: str) -> None:
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello."}]
+    with pytest.raises(InputError, match=f"'{name}', which is not read; give the conversation as 'messages'"):
+        read_prompts([{"prompt": "How do I make tea?", name: turns}])
+    assert read_prompts([{"prompt": "How do I make tea?", name: 3}])[0].prompt == "How do I make tea?"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 
 OPERATIONS = ("open", "fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "chmod", "fchmod")
 Moment = Literal["before", "after", "half"]
@@ -31,6 +32,8 @@ def dies_at(place: int, moment: Moment, do: Callable[[], object]) -> bool:
         assert code in (0, DIED), f"the child failed at operation {place} ({moment}): {code}"
         return code == DIED
     try:
+        # torch makes its pool anew in a child when it is first asked for, and fails where two threads ask at once.
+        torch.set_num_threads(torch.get_num_threads())
         _arm(place, moment)
         do()
         os._exit(0)

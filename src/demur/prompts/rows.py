@@ -22,6 +22,10 @@ LARGEST_ID = 2**31 - 1
 """Token ids are kept as int32."""
 
 
+OTHER_TURNS = ("turns", "history", "conversation", "conversations")
+"""Fields in which other people's files keep the turns before a prompt; leaving them out would be another prompt."""
+
+
 def checked_rows(
     source: str,
     rows: Iterable[tuple[str, Any]],
@@ -56,6 +60,11 @@ def _prompt(where: str, row: Any, default_id: str, options: ReadOptions, label: 
     identity = _identity(where, values.get("id"), default_id)
     where = f"{where} (id {identity!r})"
     values["label"] = checked_label(where, values.get("label"), options, label)
+    for name in OTHER_TURNS:
+        if isinstance(row.get(name), list | tuple) and values.get("messages") is None:
+            raise InputError(
+                f"{where}: its turns stand in {name!r}, which is not read; give the conversation as 'messages'"
+            )
     turns = conversation(where, values.get("messages"), values.get("prompt"))
     if turns is not None:
         values["prompt"] = turns[-1].content
