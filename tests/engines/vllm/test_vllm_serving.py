@@ -20,7 +20,7 @@ import pytest
 from demur.bundled import bundled_model
 from serving import Served, served
 
-STARTS_WITHIN = 540.0
+STARTS_WITHIN = 1200.0
 SERVER = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--max-num-seqs", "16"]
 """What `vllm serve` runs; the command itself asks for a package of the name vllm, which the CPU wheel is not."""
 
@@ -30,7 +30,8 @@ def start(guards: Path, log: Path, *more: str, **environment: str) -> tuple[subp
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    said = {"DEMUR_GUARD": str(guards), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **environment}
+    said = {"DEMUR_GUARD": str(guards), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    said |= {"VLLM_ENGINE_READY_TIMEOUT_S": str(int(STARTS_WITHIN)), **environment}
     asked = ["--model", str(bundled_model("demur/tiny-ar")), "--served-model-name", "tiny", "--port", str(port), *more]
     with log.open("wb") as file:
         process = subprocess.Popen([*SERVER, *asked], env={**os.environ, **said}, stdout=file, stderr=file)
@@ -104,8 +105,9 @@ def test_requests_at_once_end_as_the_recording_says_plain_and_streamed(live: str
         before = max([0, *(step for step in looks if step < stop)])
         # vLLM keeps the space before the first word.
         assert text.strip() == (final if not stop else one.until(row, before) if before else "").strip()
-        look = numbers["guards"][0]["looks"]
-        assert numbers["guards"][0]["score"] == pytest.approx(one.scores[row, look - 1], rel=1e-3, abs=1e-3)
+        if stop:  # looks behind the end of an answer see no state of its end, which vLLM never feeds
+            look = numbers["guards"][0]["looks"]
+            assert numbers["guards"][0]["score"] == pytest.approx(one.scores[row, look - 1], rel=1e-3, abs=1e-3)
 
 
 def test_no_option_of_a_request_undoes_a_stop(live: str) -> None:
