@@ -73,18 +73,31 @@ class LinearGuard(Guard):
         errors = self._by_look(self._projected(self._checked(X)))
         return Signal(errors, made and self.describe(made), X.lengths if isinstance(X, Signal) else None)
 
-    def place_error(self, phi: ArrayLike, place: int) -> Floats:
-        """The error at one place, counted from 0, of states `[n, layers, width]`; equals that of `place_errors`."""
-        check_is_fitted(self)
+    def place_error(self, phi: ArrayLike, place: int | NDArray[np.integer[Any]]) -> Floats:
+        """The error at one place, of all or of each, counted from 0, of states `[n, layers, width]`.
+
+        It equals that of `place_errors`.
+        """
+        if not hasattr(self, "centre_"):  # scikit-learn's own check takes longer than the error
+            check_is_fitted(self)
         values = np.asarray(phi)
         if values.shape[1:] != self.centre_.shape[1:]:
             raise InputError(
                 f"states of shape {list(values.shape)}; expected [n, {str(self.centre_.shape[1:])[1:-1]}]."
             )
-        return np.asarray(self._projected(values[:, None], slice(place, place + 1))[:, 0], dtype=np.float32)
+        places = np.broadcast_to(place, len(values))
+        if len(values) and (places == places[0]).all():
+            places = places[:1]
+        centre, direction = self.centre_[places], self.direction_[places]
+        projected = np.einsum("nlw,nlw->nl", values, np.broadcast_to(direction, values.shape))
+        errors = (projected - (centre * direction).sum(axis=2)).mean(axis=1)
+        return np.asarray(errors, dtype=np.float32)
 
-    def look_error(self, means: Sequence[ArrayLike], look: int) -> Floats:
-        """The error at one look, counted from 0, of states `[n, layers, width]` a mean; equals `place_errors`."""
+    def look_error(self, means: Sequence[ArrayLike], look: int | NDArray[np.integer[Any]]) -> Floats:
+        """The error at one look, of all or of each, counted from 0, of states `[n, layers, width]` a mean.
+
+        It equals that of `place_errors`.
+        """
         errors = [self.place_error(states, look * len(means) + place) for place, states in enumerate(means)]
         highest: Floats = np.max(errors, axis=0)
         return highest

@@ -96,10 +96,10 @@ class Decoded:
 
     def upto(self, tokens: Sequence[int], *, last: bool) -> str:
         """What these tokens add to the text so far. last : no token follows."""
-        before = self._plain(tokens[self._start : self._read])
-        now = self._plain(tokens[self._start :])
         if len(tokens) <= self._read and not last:
             return ""
+        before = self._plain(tokens[self._start : self._read])
+        now = self._plain(tokens[self._start :])
         if now.endswith(UNFINISHED) and not last:
             return ""
         self._start, self._read = self._read, len(tokens)

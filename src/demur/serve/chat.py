@@ -235,6 +235,7 @@ class Chat:
 
     def _job(self, request: ChatRequest, name: str, ids: list[int], most: int, place: int) -> Job:
         temperature = self.temperature if request.temperature is None else request.temperature
+        blocks, hold = self._blocks(request, "output"), self.settings.hold
         return Job(
             id=name,
             ids=ids,
@@ -243,9 +244,10 @@ class Chat:
             top_p=1.0 if request.top_p is None else request.top_p,
             seed=request.seed or 0,
             sample=secrets.randbits(62) if request.seed is None else place,
-            block=self._blocks(request, "output"),
+            block=blocks,
             block_prompt=self._blocks(request, "input"),
-            follow=bool(request.stream or request.stops),
+            follow=bool(request.stream or request.stops) and not (blocks and hold == "all"),
+            held=blocks and hold == "look",
         )
 
     def _with_refusal(self, call: Call, place: int, piece: Piece) -> Piece:

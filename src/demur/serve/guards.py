@@ -140,28 +140,22 @@ def _paired(place: str, guard: StreamingGuard, sources: Sequence[tuple[str, Sour
 class Guards:
     """The guards of one engine: a tap each, over the union of their layers, used by one thread at a time.
 
-    layers : whose states `take` and `judge` are given. seconds : that were spent on judging so far.
+    layers : whose states `take` and `judge` are given. last_step : the step behind which no guard looks any more, 0
+    where there is none. has_prompt : whether a guard looks at the prompt's own state. seconds : that were spent on
+    judging so far.
     """
 
     def __init__(self, model: Model, watched: Sequence[Watched], requests: int = 32) -> None:
         self.names = [one.name for one in watched]
         self.taps = [Tap(one.reading(model), one.guard, requests) for one in watched]
         self.layers = tuple(sorted({layer for tap in self.taps for layer in tap.layers}))
-        self._places = [[self.layers.index(layer) for layer in tap.layers] for tap in self.taps]
+        self._places = [self._places_of(tap) for tap in self.taps]
+        self.last_step = max((tap.last_step for tap in self.taps), default=0)
+        self.has_prompt = any(tap.has_prompt for tap in self.taps)
         self.seconds = 0.0
         grids = {tap.watching.reading.looks for tap in self.taps if tap.watching.reading.looks is not None}
         if len(grids) > 1:
             raise InputError("the guards look at different steps of whole answers; serve those of one recording")
-
-    @property
-    def last_step(self) -> int:
-        """The step behind which no guard looks any more; 0 where there is none."""
-        return max((tap.last_step for tap in self.taps), default=0)
-
-    @property
-    def has_prompt(self) -> bool:
-        """Whether a guard looks at the prompt's own state."""
-        return any(tap.has_prompt for tap in self.taps)
 
     @property
     def looks(self) -> Looks | None:
@@ -184,23 +178,38 @@ class Guards:
         pairs = zip(self.names, self.taps, strict=True)
         return {name: tap.verdict(request).score for name, tap in pairs if tap.has_prompt}
 
-    def take(self, requests: Sequence[Hashable], states: torch.Tensor) -> None:
-        """One more token of each request, states ``[rows, layers, width]``; see `Tap.take`."""
+    def take(self, requests: Sequence[Hashable], states: torch.Tensor) -> NDArray[np.bool_]:
+        """One more token of each request, states ``[rows, layers, width]``; see `Tap.take`.
+
+        True for the rows at which a guard looked, bool ``[rows]``: what is said of the others stays as it was.
+        """
+        looked = np.zeros(len(requests), dtype=bool)
         with self._timed():
             for tap, places in zip(self.taps, self._places, strict=True):
                 tap.take(requests, states[:, places])
+                looked |= tap.looked
+        return looked
 
-    def judge(self, requests: Sequence[Hashable], step: Step, rows: Sequence[int]) -> None:
-        """A sampler has made one more step, of which `rows` are those of the requests; see `Tap.judge`."""
-        at = torch.as_tensor(rows, device=step.phi.device)
+    def judge(self, requests: Sequence[Hashable], step: Step, rows: Sequence[int]) -> NDArray[np.bool_]:
+        """A sampler has made one more step, of which `rows` are those of the requests; see `Tap.judge`.
+
+        True for the rows at which a guard looked, as of `take`.
+        """
+        looked = np.zeros(len(requests), dtype=bool)
         with self._timed():
             for tap, places in zip(self.taps, self._places, strict=True):
-                looks = tap.watching.reading.looks
-                if step.index > tap.last_step or (looks is not None and step.index not in looks):
-                    continue
-                window = None if step.window is None else step.window[at][:, places]
-                if step.index or looks is not None:
+                if step.index in tap.watching.reading.steps:
+                    at = torch.as_tensor(rows, device=step.phi.device)
+                    window = None if step.window is None else step.window[at][:, places]
                     tap.judge(requests, step.phi[at][:, places], window, step=step.index)
+                    looked |= tap.looked
+                elif step.index < tap.last_step:
+                    tap.passed(requests, step.index)
+        return looked
+
+    def _places_of(self, tap: Tap) -> slice | list[int]:
+        """Where the layers of a tap are among all; a slice, which copies nothing, where it reads all of them."""
+        return slice(None) if tap.layers == self.layers else [self.layers.index(layer) for layer in tap.layers]
 
     def finish(self, request: Hashable, step: Step | None = None, row: int = 0, *, cut: bool = False) -> None:
         """The request has ended; see `Tap.finish`. step, row : of a sampler, the last step and its row of that."""

@@ -43,8 +43,9 @@ class Job:
     id : its own, among all of a server. ids : token ids of the prompt. max_tokens : most tokens of the answer.
     temperature : 0 decodes greedily. top_p : share of probability that is drawn from. seed, sample : of the draws, see
     `samplers.step.row_seed`. block : whether a guard's stop ends it. block_prompt : whether a stop by the prompt's own
-    state does, before anything is generated. follow : whether every token is reported as it comes, and not only the
-    end. prompt_scores : what guards have said of the prompt alone.
+    state does, before anything is generated. follow : whether tokens are reported as they come, and not only the end.
+    held : whether only those that have a verdict are wanted then. prompt_scores : what guards have said of the prompt
+    alone.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Job:
     block: bool
     block_prompt: bool
     follow: bool
+    held: bool = False
     updates: asyncio.Queue[Update] = field(default_factory=asyncio.Queue)
     created: float = field(default_factory=time.perf_counter)
     first_token: float | None = None

@@ -244,12 +244,20 @@ class Anchors(Shareable):
             )
         return sri(phi, self.harmless[:, place], self.harmful[:, place], tau, eps)
 
-    def score_step(self, phi: Any, step: int, layer: int | None = None, tau: float = 0.1, eps: float = 1e-8) -> Any:
-        """The signal of one step, float32 `[n]`, from its phi `[n, width]`; step counts from 1."""
-        if not 1 <= step <= len(self.harmless):
-            raise InputError(f"step is {step}; the anchors have steps 1 to {len(self.harmless)}.")
-        here = (slice(step - 1, step), self.layers.index(self._layer(layer)))
-        return sri(phi[:, None], self.harmless[here], self.harmful[here], tau, eps)[:, 0]
+    def score_step(
+        self,
+        phi: Any,
+        step: int | NDArray[np.integer[Any]],
+        layer: int | None = None,
+        tau: float = 0.1,
+        eps: float = 1e-8,
+    ) -> Any:
+        """The signal of one step, float32 `[n]`, from its phi `[n, width]`; step, of all or of each, counts from 1."""
+        steps = np.broadcast_to(step, len(phi))
+        if (outside := (steps < 1) | (steps > len(self.harmless))).any():
+            raise InputError(f"step is {steps[outside][0]}; the anchors have steps 1 to {len(self.harmless)}.")
+        here = (steps - 1, self.layers.index(self._layer(layer)))
+        return sri(phi, self.harmless[here], self.harmful[here], tau, eps)
 
     def describe(self, made: Provenance, layer: int, tau: float = 0.1, eps: float = 1e-8) -> Provenance:
         """The provenance of a signal that these anchors make of states of provenance `made`."""

@@ -46,6 +46,8 @@ class Tap:
     or `judge` that names it. The decisions are those of `StreamingGuard.stops` on a recording. Memory is that of the
     most requests that were open at once. One thread at a time may use a tap.
 
+    looked : bool ``[rows]``, at which requests of the latest call of `take` or `judge` the guard looked.
+
     Raises `InputError` for an id that is open already, is not open, or stands twice in one call: the requests of two
     calls are never mixed.
     """
@@ -60,6 +62,7 @@ class Tap:
         self._sums = torch.empty(0)  # of the states of each row's tokens, [rows, layers, width]
         self._window = (reading.looks and reading.looks.window) or 0
         self._held = torch.empty(0)  # the latest states of each row, [rows, window, layers, width]
+        self.looked: NDArray[np.bool_] = np.zeros(0, dtype=bool)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -104,20 +107,21 @@ class Tap:
         states : ``[rows, layers, width]``, those of the tokens; phi is their mean over all tokens so far.
         """
         rows = self._require(requests, states)
-        here = torch.as_tensor(rows, device=states.device)
+        here, states = torch.as_tensor(rows, device=states.device), states.float()
         if not self._sums.numel():
             self._sums = torch.zeros((len(self._steps), *states.shape[1:]), device=states.device)
-            self._held = states.new_zeros((len(self._steps), self._window, *states.shape[1:]), dtype=torch.float32)
-        self._sums[here] += states.float()
+            self._held = states.new_zeros((len(self._steps), self._window, *states.shape[1:]))
+        self._sums.index_add_(0, here, states)
+        before = self._steps[rows]
         if self._window:
-            self._held[here, torch.as_tensor(self._steps[rows] % self._window, device=states.device)] = states.float()
-        self._steps[rows] += 1
+            self._held[here, torch.as_tensor(before % self._window, device=states.device)] = states
+        self._steps[rows] = steps = before + 1
         self._counts[rows] += 1
-        due = self.watching.due(self._steps[rows], rows)
+        self.looked = due = self.watching.due(steps, rows)
         if due.any():
             phi, window = self._means(rows[due])
-            self.watching.update(phi, self._steps[rows[due]], rows[due], window)
-        return self.watching.stopped_at[rows] > 0
+            self.watching.update(phi, steps[due], rows[due], window)
+        return self.watching.stopped_at_look[rows] > 0
 
     def judge(
         self,
@@ -133,7 +137,12 @@ class Tap:
         """
         rows = self._require(requests, phi)
         self._steps[rows] = self._steps[rows] + 1 if step is None else step
+        self.looked = self.watching.due(self._steps[rows], rows)
         return self.watching.update(phi, self._steps[rows], rows, window)
+
+    def passed(self, requests: Sequence[Hashable], step: int) -> None:
+        """These requests have made a step at which the guard does not look, so that its states are not needed."""
+        self._steps[[self._row(one) for one in requests]] = step
 
     def finish(
         self,
@@ -156,8 +165,7 @@ class Tap:
             left = [] if looked is None or looked == last else left[:1]
         if left:
             means = self._means(row) if phi is None else (phi[None], None if window is None else window[None])
-            for step in left:
-                self.watching.update(means[0], step, row, means[1])
+            self.watching.stay(means[0], int(row[0]), len(left), means[1])
         return self.verdict(request)
 
     def cleared(self, request: Hashable) -> int | None:
@@ -194,7 +202,7 @@ class Tap:
 
     def _require(self, requests: Sequence[Hashable], states: torch.Tensor) -> NDArray[np.int64]:
         rows = np.array([self._row(one) for one in requests], dtype=np.int64)
-        if len(np.unique(rows)) != len(rows):
+        if len(set(requests)) != len(rows):
             raise InputError(f"the requests {list(requests)} name one twice; a step of a request is one row.")
         if states.ndim != 3 or len(states) != len(rows) or states.shape[1] != len(self.layers):
             raise InputError(

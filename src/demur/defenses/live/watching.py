@@ -31,14 +31,14 @@ class Reading:
     """How states become the number that is watched.
 
     layers : whose states are needed. steps : those at which a number comes, counted from 1.
-    value : of the means of states, phi ``[batch, layers, width]`` and behind it that of the window if there is one, at
-        the n-th of those steps, n counted from 0: ``[batch]``.
+    value : of the means of states, phi ``[batch, layers, width]`` and behind it that of the window if there is one,
+        each at its n-th of those steps, n counted from 0, int64 ``[batch]``: ``[batch]``.
     looks : of whole answers; their steps are those of the reading, and 0 among them is the prompt's own state.
     """
 
     layers: tuple[int, ...]
     steps: tuple[int, ...]
-    value: Callable[[Sequence[torch.Tensor], int], ArrayLike]
+    value: Callable[[Sequence[torch.Tensor], NDArray[np.int64]], ArrayLike]
     looks: Looks | None = None
 
     @classmethod
@@ -68,7 +68,7 @@ class Reading:
             )
         steps = tuple(range(1, guard.n_features_in_ + 1))
         return cls(
-            (chosen,), steps, lambda means, place: anchors.score_step(means[0][:, 0], place + 1, chosen).cpu().numpy()
+            (chosen,), steps, lambda means, places: anchors.score_step(means[0][:, 0], places + 1, chosen).cpu().numpy()
         )
 
     @classmethod
@@ -93,10 +93,10 @@ class Reading:
             )
         if isinstance(places, Looks):
             return cls(
-                known.layers, places.steps, lambda means, look: direction.look_error(_arrays(means), look), places
+                known.layers, places.steps, lambda means, looks: direction.look_error(_arrays(means), looks), places
             )
         steps = steps_at(places, int(known.sampler["steps"]))
-        return cls(known.layers, steps, lambda means, place: direction.place_error(_arrays(means)[0], place))
+        return cls(known.layers, steps, lambda means, places: direction.place_error(_arrays(means)[0], places))
 
 
 def _arrays(means: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
@@ -115,6 +115,7 @@ class Watching:
         self.reading = reading
         self._watch = guard.watch(batch)
         self._steps = np.array([*reading.steps, np.iinfo(np.int64).max])  # the last look is never followed by another
+        self._stops = np.array([0, *(max(1, step) for step in reading.steps)], dtype=np.int64)
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -131,7 +132,7 @@ class Watching:
 
     @property
     def stopped_at(self) -> NDArray[np.int64]:
-        return np.array([0, *(max(1, step) for step in self.reading.steps)], dtype=np.int64)[self._watch.stopped_at]
+        return self._stops[self._watch.stopped_at]
 
     @property
     def stopped_at_look(self) -> NDArray[np.int64]:
@@ -163,9 +164,19 @@ class Watching:
                 raise InputError(
                     f"step {here[late][0]} before step {self._steps[looks[late][0]]}; give every step, in order."
                 )
-            means = [mean[torch.as_tensor(due)] for mean in self._means(phi, window)]
+            means = self._means(phi, window)
+            if not due.all():
+                means = [mean[torch.as_tensor(due)] for mean in means]
             self._watch.update(self._values(means, looks, here, chosen[due]), chosen[due])
         return self._watch.stopped_at[rows] > 0
+
+    def stay(self, phi: torch.Tensor, row: int, looks: int, window: torch.Tensor | None = None) -> None:
+        """The states of one row, ``[1, layers, width]``, are the same at so many looks more."""
+        rows = np.full(looks, row)
+        places = self.looks[rows] + np.arange(looks)
+        means = [mean.expand(looks, -1, -1) for mean in self._means(phi, window)]
+        for value in self._values(means, places, self._steps[places], rows):
+            self._watch.update([value], rows[:1])
 
     def restart(self, rows: Rows) -> None:
         """Follow new generations in the place of these."""
@@ -192,12 +203,7 @@ class Watching:
         if lost.any():
             means = [torch.where(finite[:, None, None], mean, 0) for mean in means]
             self._warn(rows[lost], steps[lost])
-        values = np.empty(len(rows))
-        for place in np.unique(looks):
-            group = looks == place
-            part = means if group.all() else [mean[torch.as_tensor(group)] for mean in means]
-            values[group] = np.asarray(self.reading.value(part, int(place)), dtype=np.float64)
-        return np.where(lost, np.nan, values)
+        return np.where(lost, np.nan, np.asarray(self.reading.value(means, looks), dtype=np.float64))
 
     def _warn(self, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
         new = self._watch.stopped_at[rows] == 0

@@ -31,7 +31,11 @@ _LOG = logging.getLogger("demur.serve")
 
 @dataclass(eq=False)
 class _Row:
-    """A job under way: its tokens so far, how many had come at each step, how many were sent and have a verdict."""
+    """A job under way: its tokens so far, how many had come at each step, how many were sent and have a verdict.
+
+    stop, looked : what the guards said when one of them looked last, as `Guards.stopped_at` and `Guards.cleared` give
+    it.
+    """
 
     job: Job
     tokens: list[int] = field(default_factory=list)
@@ -39,6 +43,12 @@ class _Row:
     sent: int = 0
     cleared: int = 0
     by_prompt: bool = False
+    stop: int = 0
+    looked: int | None = 0
+
+    def heard(self, guards: Guards) -> None:
+        """A guard has looked at it."""
+        self.stop, self.looked = guards.stopped_at(self.job.id), guards.cleared(self.job.id)
 
 
 class Batches:
@@ -142,8 +152,9 @@ class Batches:
     def _run(self, jobs: Sequence[Job]) -> None:
         sampler = self._sampler(jobs)
         for job in jobs:
-            self._rows[job.id] = _Row(job)
             self.guards.open(job.id)
+            self._rows[job.id] = row = _Row(job)
+            row.heard(self.guards)
         ids, mask = pad_left([np.asarray(job.ids) for job in jobs], self.model.pad_token_id)
         samples = [job.sample for job in jobs]
         options: dict[str, Any] = {"samples": samples, "layers": self.guards.layers or ("last",)}
@@ -169,52 +180,57 @@ class Batches:
                 self._rows.pop(job.id, None)
         going = (~done).nonzero().squeeze(1).tolist()
         if going:
-            self.guards.judge([jobs[place].id for place in going], step, going)
-        committed, known = step.committed.cpu(), step.is_committed.cpu()
+            looked = self.guards.judge([jobs[place].id for place in going], step, going)
+            for place in np.asarray(going)[looked]:
+                self._rows[jobs[place].id].heard(self.guards)
+        tokens, counts, ended = self._answers(step, [job.max_tokens for job in jobs])
         for place in going:
             row = self._rows[jobs[place].id]
             update = self._after_prompt(row) if not step.index else None
             if step.index:
-                update = self._next(row, committed[place], known[place], step, place, last)
+                row.tokens = tokens[place][: counts[place]]
+                update = self._next(row, ended[place], step, place, last)
             if update is not None:
                 done[place] |= update.reason is not None
                 yield row.job, update
 
     def _after_prompt(self, row: _Row) -> Update | None:
         """What there is to tell once guards have seen the prompt alone."""
-        stop = self.guards.stopped_at(row.job.id)
-        row.by_prompt, row.job.prompt_scores = bool(stop), self.guards.prompt_scores(row.job.id)
-        return self._end(row, "content_filter", stop) if stop and row.job.block_prompt else None
+        row.by_prompt, row.job.prompt_scores = bool(row.stop), self.guards.prompt_scores(row.job.id)
+        return self._end(row, "content_filter", row.stop) if row.stop and row.job.block_prompt else None
 
-    def _next(
-        self, row: _Row, committed: torch.Tensor, known: torch.Tensor, step: Step, place: int, last: bool
-    ) -> Update | None:
+    def _next(self, row: _Row, ended: bool, step: Step, place: int, last: bool) -> Update | None:
         """What there is to tell of a row after a step; None where nothing is."""
-        job, name = row.job, row.job.id
-        row.tokens = self._answer(committed, known, job.max_tokens)
+        job, name, before = row.job, row.job.id, row.cleared
         row.counts.append(len(row.tokens))
-        stop = self.guards.stopped_at(name)
-        if stop and job.block:
-            return self._end(row, "content_filter", stop)
-        looked = self.guards.cleared(name)
-        row.cleared = len(row.tokens) if looked is None else row.counts[looked]
-        ended = bool(row.tokens) and row.tokens[-1] in self._eos
-        if last or (self.model.traits.left_to_right and (ended or len(row.tokens) >= job.max_tokens)):
+        if row.stop and job.block:
+            return self._end(row, "content_filter", row.stop)
+        row.cleared = len(row.tokens) if row.looked is None else row.counts[row.looked]
+        whole = self.model.traits.left_to_right and (ended or len(row.tokens) >= job.max_tokens)
+        if last or (whole and not (ended and self._look_comes(row, step))):
             self.guards.finish(name, step, place, cut=not ended)
             stop = self.guards.stopped_at(name)
             reason: Reason = "stop" if ended else "length"
             return self._end(row, "content_filter" if stop and job.block else reason, stop)
-        if not job.follow:
+        if not job.follow or (job.held and row.cleared <= before):
             return None
         new, row.sent = tuple(row.tokens[row.sent :]), len(row.tokens)
         return Update(new, row.cleared)
 
-    def _answer(self, committed: torch.Tensor, known: torch.Tensor, most: int) -> list[int]:
-        """The tokens before the first gap, up to the first end-of-sequence."""
-        gaps = (~known).nonzero()
-        tokens = committed[: int(gaps[0]) if len(gaps) else len(known)].tolist()
-        ends = next((place + 1 for place, token in enumerate(tokens) if token in self._eos), len(tokens))
-        return tokens[: min(ends, most)]
+    def _look_comes(self, row: _Row, step: Step) -> bool:
+        """Whether a look at the whole answer is still to come, for which the sampler keeps the states as they are."""
+        return self.guards.looks is not None and row.looked is not None and step.index not in self.guards.looks
+
+    def _answers(self, step: Step, most: Sequence[int]) -> tuple[list[list[int]], list[int], list[bool]]:
+        """The tokens of every row; how many stand before the first gap, up to the first end-of-sequence or the most
+        that are wanted; and whether the last of them ends the answer."""
+        committed, known = step.committed.cpu().numpy(), step.is_committed.cpu().numpy()
+        places = np.arange(known.shape[1])
+        whole = np.where(known.all(axis=1), known.shape[1], known.argmin(axis=1))
+        ends = np.isin(committed, list(self._eos)) & (places < whole[:, None])
+        first = np.where(ends.any(axis=1), ends.argmax(axis=1) + 1, whole)
+        counts = np.minimum(first, most)
+        return committed.tolist(), counts.tolist(), (ends.any(axis=1) & (first == counts)).tolist()
 
     def _end(self, row: _Row, reason: Reason, stop: int) -> Update:
         verdicts = self.guards.close(row.job.id)

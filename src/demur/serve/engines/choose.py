@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from demur.errors import InputError
@@ -15,6 +16,7 @@ from demur.models import Model
 from demur.serve.engines.batches import Batches
 from demur.serve.engines.continuous import Continuous
 from demur.serve.engines.engine import Engine
+from demur.serve.engines.manager import lacking
 from demur.serve.guards import Guards, Watched
 from demur.serve.settings import Settings
 
@@ -39,6 +41,11 @@ def engine_for(model: Model, watched: Sequence[Watched], settings: Settings) -> 
         return engine, longest, temperature
     longest = settings.max_tokens or guards.last_step or UNGUARDED_TOKENS
     whole = settings.max_prompt_tokens + longest
+    if settings.engine == "continuous" and (part := lacking()):
+        raise InputError(
+            f"transformers {version('transformers')} has no {part}, which continuous batching needs; give --engine "
+            "batches, or install transformers 5.23"
+        )
     if settings.engine != "batches" and _runs(model):
         suppress = bool(sampler.get("suppress_eos"))
         return (
@@ -70,6 +77,9 @@ def _runs(model: Model) -> bool:
     """Whether continuous batching is made for this network."""
     network = model.network
     if not hasattr(network, "init_continuous_batching") or model.final_norm is not None:
+        return False
+    if part := lacking():
+        _LOG.warning("this transformers has no %s; demur's own sampler serves %s in batches", part, model.name)
         return False
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
     known = kinds <= {"full_attention", "sliding_attention"}

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from demur.errors import InputError
@@ -27,13 +25,10 @@ from demur.models import Model
 from demur.samplers.autoregressive import draw_tokens
 from demur.samplers.step import row_seed
 from demur.serve.engines.engine import EngineDown, Mailbox
+from demur.serve.engines.manager import make_manager
 from demur.serve.guards import Guards
 from demur.serve.job import Job, Reason, Update
 
-PAGE = 32
-"""Tokens of a page of the cache."""
-BATCH_TOKENS = 512
-"""Most tokens of one pass; longer prompts come in several."""
 _LOG = logging.getLogger("demur.serve")
 
 
@@ -42,7 +37,8 @@ class _Row:
     """A job under way.
 
     tokens : of the answer so far; `fed` of them the guards have seen, `sent` were reported, `cleared` have a verdict.
-    ending : why it ends once its last token was fed, too.
+    ending : why it ends once its last token was fed, too. stop, looked : what the guards said when one of them looked
+    last, as `Guards.stopped_at` and `Guards.cleared` give it.
     """
 
     job: Job
@@ -54,6 +50,8 @@ class _Row:
     opened: bool = False
     by_prompt: bool = False
     ending: Reason | None = None
+    stop: int = 0
+    looked: int | None = 0
 
 
 class Continuous:
@@ -81,42 +79,12 @@ class Continuous:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._mailbox = Mailbox(loop)
-        self._manager = self._made_manager()
-        self._manager.output_router = _Faults(self._fail)
+        self._manager = make_manager(self.model, self._slots, self.longest, self._cache, self._fail)
         self._passes_open = self.model.thread_passes(self.guards.layers)
         self._passes = self._passes_open.__enter__()
         network = self.model.network
         self._hooks = [network.register_forward_hook(self._after, with_kwargs=True)]
         self._manager.start()
-
-    def _made_manager(self) -> Any:
-        from transformers import ContinuousBatchingConfig, GenerationConfig
-
-        network = self.model.network
-        if network.config._attn_implementation not in ("sdpa", "paged|eager") and "flash" not in str(
-            network.config._attn_implementation
-        ):
-            network.set_attn_implementation("paged|eager")
-        pages = math.ceil((self.longest + 2) / PAGE)
-        # Where it is too small for all slots at their longest, the manager starts some again when it is full.
-        blocks = max(pages + 1, min(self._slots * pages, self._cache // (PAGE * bytes_of_token(self.model))))
-        batching = ContinuousBatchingConfig(
-            scheduler_type=_scheduler(),
-            page_size=PAGE,
-            num_blocks=blocks,
-            max_batch_tokens=max(BATCH_TOKENS, self._slots),
-            max_requests_per_batch=self._slots,
-            use_cuda_graph=False,
-            use_async_batching=False,
-            auto_switch_to_flash=False,
-        )
-        decoding = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=self.model.pad_token_id)
-        try:
-            return network.init_continuous_batching(generation_config=decoding, continuous_batching_config=batching)
-        except (ValueError, AttributeError, NotImplementedError) as error:
-            raise InputError(
-                f"{self.model.name}: continuous batching cannot run it ({error}); give --engine batches"
-            ) from error
 
     def submit(self, job: Job) -> None:
         draws = None
@@ -171,8 +139,10 @@ class Continuous:
     @torch.no_grad()
     def _after(self, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """A pass of the manager has run: judge what was fed, choose what is next."""
-        if "logits_indices" not in kwargs or threading.current_thread() is not self._manager._generation_thread:
+        if threading.current_thread() is not self._manager._generation_thread:
             return
+        if "logits_indices" not in kwargs:
+            raise InputError("the manager's pass does not say which of its positions are the newest tokens")
         states, _ = self._passes.take()
         batch = self._manager.batch_processor.inputs_and_outputs.requests_in_batch
         named = [one.state for one in batch if one.has_new_token]
@@ -217,7 +187,7 @@ class Continuous:
             if not row.opened:
                 self.guards.open(name)
                 self._opened.add(name)
-                row.opened = True
+                row.opened, row.looked = True, self.guards.cleared(name)
                 begun.append(place)
             elif row.fed < len(row.tokens) <= self.guards.last_step:
                 judged.append(place)
@@ -225,7 +195,16 @@ class Continuous:
         if begun and self.guards.has_prompt:
             self._judge_prompts([names[place] for place in begun], self._at(newest, begun))
         if judged:
-            self.guards.take([names[place] for place in judged], self._at(newest, judged))
+            asked = [names[place] for place in judged]
+            looked = self.guards.take(asked, self._at(newest, judged))
+            for name in np.array(asked)[looked].tolist():
+                self._heard(name)
+
+    def _heard(self, name: str) -> None:
+        """A guard has looked at this request."""
+        row = self._rows.get(name)
+        if row is not None:
+            row.stop, row.looked = self.guards.stopped_at(name), self.guards.cleared(name)
 
     def _judge_prompts(self, names: list[str], states: torch.Tensor) -> None:
         stopped = self.guards.prompt(names, states)
@@ -234,10 +213,13 @@ class Continuous:
             if row is not None:
                 row.by_prompt = bool(stop)
                 row.job.prompt_scores = self.guards.prompt_scores(name)
+                self._heard(name)
 
     @staticmethod
     def _at(states: list[torch.Tensor], rows: list[int]) -> torch.Tensor:
-        """Of states a layer, those of some rows, ``[rows, layers, width]``."""
+        """Of states a layer, those of some rows in order, ``[rows, layers, width]``."""
+        if len(rows) == len(states[0]):
+            return torch.stack(states, dim=1)
         at = torch.tensor(rows, device=states[0].device)
         return torch.stack([one[at] for one in states], dim=1)
 
@@ -251,15 +233,13 @@ class Continuous:
 
     def _next(self, row: _Row, token: int) -> Update | None:
         """What there is to tell of a row, of which one more token was fed and the next is chosen."""
-        job, name = row.job, row.job.id
-        stop = self.guards.stopped_at(name)
-        if stop and (job.block_prompt if row.by_prompt and not row.tokens else job.block):
-            return self._end(row, "content_filter", stop)
+        job, before = row.job, row.cleared
+        if row.stop and (job.block_prompt if row.by_prompt and not row.tokens else job.block):
+            return self._end(row, "content_filter", row.stop)
         if row.ending is not None:
             return self._end(row, row.ending)
-        looked = self.guards.cleared(name)
         row.tokens.append(token)
-        row.cleared = len(row.tokens) if looked is None else looked
+        row.cleared = len(row.tokens) if row.looked is None else row.looked
         reason: Reason | None = "stop" if token in self._eos else None
         if reason is None and len(row.tokens) == job.max_tokens:
             reason = "length"
@@ -268,7 +248,7 @@ class Continuous:
                 row.ending = reason
             else:
                 return self._end(row, reason)
-        return self._told(row) if job.follow else None
+        return self._told(row) if job.follow and (row.cleared > before or not job.held) else None
 
     def _told(self, row: _Row) -> Update:
         new, row.sent = tuple(row.tokens[row.sent :]), len(row.tokens)
@@ -295,35 +275,6 @@ class Continuous:
         )
 
 
-@cache
-def _scheduler() -> str:
-    """The name of the manager's scheduler, mended: a request that is cancelled lets others in, as one that ends does.
-
-    Once the cache has been full, transformers lets no request in before one has ended by itself; here each ends by
-    being cancelled, and all would wait for ever.
-    """
-    from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING, FIFOScheduler
-
-    class Scheduler(FIFOScheduler):  # type: ignore[misc]
-        def clear_cancelled_requests(self) -> Any:
-            found = super().clear_cancelled_requests()
-            if found:
-                self.block_new_requests = False
-            return found
-
-    SCHEDULER_MAPPING["demur"] = Scheduler
-    return "demur"
-
-
-def bytes_of_token(model: Model) -> int:
-    """What one token takes in the cache: keys and values of every layer."""
-    config = model.config
-    heads = int(config.num_attention_heads)
-    size = int(getattr(config, "head_dim", None) or model.width // heads)
-    kept = int(getattr(config, "num_key_value_heads", None) or heads)
-    return 2 * model.layer_count * kept * size * model.dtype.itemsize
-
-
 def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
     """Logits ``[rows, vocabulary]`` with all but the likeliest tokens that make up `top_p` at minus infinity.
 
@@ -335,21 +286,3 @@ def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Ten
     before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
     dropped = torch.zeros_like(before, dtype=torch.bool).scatter(1, places, before >= top_p)
     return logits.masked_fill(dropped, -torch.inf)
-
-
-class _Faults:
-    """Takes the place of the manager's router of results, of which only faults are wanted."""
-
-    def __init__(self, fail: Callable[[str, str], None]) -> None:
-        self._fail = fail
-
-    def deliver(self, output: Any) -> None:
-        if output.error:
-            self._fail(output.request_id, str(output.error))
-
-    def deliver_batch(self, outputs: Sequence[Any]) -> None:
-        for output in outputs:
-            self.deliver(output)
-
-    def fail_and_deliver(self, state: Any, error: Exception) -> None:
-        self._fail(state.request_id, str(error))
