@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,16 +180,32 @@ def test_the_commands_study_and_compare_on_workers(tmp_path: Path, toy_folder: P
     assert ran.exit_code == 0, ran.output
 
 
-def test_a_running_cluster_is_used_and_left_running(model: demur.Model, whole: Recording, tmp_path: Path) -> None:
-    import ray
-
-    ray.init(include_dashboard=False, num_cpus=2, log_to_driver=False, logging_level="ERROR")
-    try:
-        address = ray.get_runtime_context().gcs_address
-        with RayEngine(address, actors=1) as engine:
-            require_same(record(model, PROMPTS, **SETTINGS, engine=engine, out=tmp_path / "r"), whole)
-        assert ray.is_initialized() and threading.active_count()
-        with RayEngine(address, actors=1) as engine:  # a second job on it
-            record(model, PROMPTS[:4], **SETTINGS, engine=engine)
-    finally:
-        ray.shutdown()
+def test_a_running_cluster_is_used_and_left_running(whole: Recording, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"id": "{row.id}", "prompt": "{row.prompt}"}}\n' for row in whole.table.itertuples()))
+    started = "import ray; ray.init(include_dashboard=False, num_cpus=2, log_to_driver=False)"
+    script = f"{started}; print(ray.get_runtime_context().gcs_address, flush=True); input()"
+    command = [sys.executable, "-m", "demur", "record", "demur/tiny-ar", str(prompts), "--steps", "16"]
+    command += ["--batch-size", "4", "--engine", "ray", "--ray-actors", "1", "--device", "cpu"]
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+    )
+    assert cluster.stdout is not None
+    address = cluster.stdout.readline().strip()
+    for name in ("one", "two"):  # the second finds it running still
+        done = subprocess.run(
+            [*command, "--ray-address", address, "--out", str(tmp_path / name)],
+            env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        )
+        assert done.returncode == 0
+        np.testing.assert_array_equal(Recording(tmp_path / name).phi, whole.phi)
+    assert cluster.poll() is None
+    cluster.communicate("\n", timeout=120)
+    unreachable = subprocess.run(
+        [*command, "--ray-address", address, "--out", str(tmp_path / "three")], capture_output=True
+    )
+    assert unreachable.returncode == 2 and b"Ray cannot be started or reached" in unreachable.stderr

@@ -129,7 +129,7 @@ def _start(ray: Any, address: str | None) -> None:
         options = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     for left in reversed(range(STARTS if address is None else 1)):
         try:
-            ray.init(**options, log_to_driver=False, logging_level="ERROR")
+            ray.init(**options, log_to_driver=False, logging_level="CRITICAL")
             return
         except Exception as error:  # Ray raises many kinds, connection errors and plain ones
             ray.shutdown()

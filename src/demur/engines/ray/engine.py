@@ -86,6 +86,7 @@ class RayEngine:
 
     def close(self) -> None:
         """End the workers, and the cluster where it was started here."""
+        self._cluster.end(self._actors)
         self._actors, self._of = [], ()
         self._cluster.stop()
 
