@@ -46,12 +46,11 @@ def analyse(
     """
     anchors = anchored.anchors
     kept = {name: recording for name, recording in recordings.items() if not name.startswith("anchors_")}
-    derived = derived_from(kept, anchors)
+    derived = derived_from(kept, anchors, anchored.harmful, quantile)
+    assert derived.directions is not None  # harmful states were given
     signals, texts = derived.signals, derived.texts
     guard = fit_guard(signals, quantile, seed)
-    compared = detectors_of(
-        guard, signals, texts, derived.features, derived.states, anchored.harmful, quantile=quantile, seed=seed
-    )
+    compared = detectors_of(guard, derived, derived.directions, quantile=quantile, seed=seed)
     if out is not None:
         compared.save(out)
     sigma, text_sigma = (np.concatenate([np.asarray(one) for one in sets.values()]) for sets in (signals, texts))

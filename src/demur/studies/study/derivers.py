@@ -7,16 +7,24 @@ the values is left to them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from demur.guards import states_of
-from demur.guards.places import plain, said
 from demur.recording import Recording
 from demur.recording.derived import Deriver, Shard, derive
 from demur.signal import Anchors, Signal, text_signal
-from demur.studies.study.detectors import LOOKS, read_layers
+from demur.studies.study.directions import (
+    CALIBRATION,
+    STATES,
+    TRAIN,
+    Directions,
+    fitted,
+    placed,
+    read_layers,
+    states_deriver,
+)
 from demur.studies.study.lengths import ANSWER_TOKENS
 from demur.studies.study.recovery import PREDICTED
 
@@ -28,7 +36,8 @@ class Derived:
     """What was derived from the recordings of a study, by prompt set.
 
     signals : of the highest layer, ``[prompts, steps]``. by_layer : the signals of every layer of the anchors, by its
-    index. texts : text-level signals. features : as `Anchors.features` gives them. states : at `LOOKS`.
+    index. texts : text-level signals. features : as `Anchors.features` gives them. directions : the direction guards,
+    and towards and looks, their errors of whole generations and at every look; None where they were not asked for.
     lengths : tokens of each answer. predicted : texts predicted at each step by prompts labelled harmful, where the
     sampler revises, else None.
     """
@@ -36,24 +45,49 @@ class Derived:
     by_layer: Mapping[int, Sets]
     texts: Sets
     features: Sets
-    states: Mapping[str, Signal]
     lengths: Sets
     predicted: Mapping[str, Sequence[Sequence[str] | None]]
+    directions: Directions | None = None
+    towards: Sets = field(default_factory=dict)
+    looks: Mapping[str, Signal] = field(default_factory=dict)
 
     @property
     def signals(self) -> Sets:
         return self.by_layer[max(self.by_layer)]
 
 
-def derived_from(recordings: Mapping[str, Recording], anchors: Anchors) -> Derived:
-    """All values of every recording, each of whose shards is read at most once."""
+def derived_from(
+    recordings: Mapping[str, Recording], anchors: Anchors, harmful: Signal | None = None, quantile: float = 0.99
+) -> Derived:
+    """All values of every recording, each of whose shards is read at most once.
+
+    harmful : the states of plain harmful prompts; with them the direction guards are fitted, to `TRAIN` and calibrated
+        on `CALIBRATION`, and their errors derived. Where those sets have more than `FIT_MOST` prompts, they are read
+        a second time for their errors.
+    """
+    wanted = [*(signal(anchors, layer) for layer in anchors.layers), features(anchors), TEXT_SIGNAL, ANSWER_TOKENS]
     layers = read_layers(anchors.layers)
-    wanted = [*(signal(anchors, layer) for layer in anchors.layers), features(anchors), states(LOOKS, layers)]
-    wanted += [TEXT_SIGNAL, ANSWER_TOKENS]
-    found = {
-        name: derive(recording, [*wanted, PREDICTED] if name.startswith("test_") else wanted)
-        for name, recording in recordings.items()
-    }
+    found: dict[str, dict[str, Any]] = {}
+    states: dict[str, Signal] = {}
+    directions = None
+    if harmful is not None:
+        for name in (TRAIN, CALIBRATION):
+            found[name] = derive(recordings[name], [*wanted, states_deriver(recordings[name], layers)])
+            states[name] = placed(found[name].pop(STATES), recordings[name], layers)
+        directions = fitted(states[TRAIN], states[CALIBRATION], harmful, quantile)
+    for name, recording in recordings.items():
+        further = directions.derivers() if directions else []
+        if directions and len(states.get(name, ())) == len(recording):
+            found[name] |= {
+                "direction": directions.error(states[name]),
+                "direction_looks": directions.looks(states[name]),
+            }
+        elif name in states:
+            found[name] |= derive(recording, further)
+        else:
+            of_tests = [PREDICTED] if name.startswith("test_") else []
+            found[name] = derive(recording, [*wanted, *further, *of_tests])
+    found = {name: found[name] for name in recordings}
     made = {name: recording.provenance for name, recording in recordings.items()}
     return Derived(
         by_layer={
@@ -65,9 +99,15 @@ def derived_from(recordings: Mapping[str, Recording], anchors: Anchors) -> Deriv
         },
         texts={name: values["text_signal"] for name, values in found.items()},
         features={name: values["features"] for name, values in found.items()},
-        states={name: placed(values["states"], recordings[name], LOOKS, layers) for name, values in found.items()},
         lengths={name: values["answer_tokens"] for name, values in found.items()},
         predicted={name: values["predicted"] for name, values in found.items() if "predicted" in values},
+        directions=directions,
+        towards={name: values["direction"] for name, values in found.items() if directions},
+        looks={
+            name: directions.watched(values["direction_looks"], recordings[name])
+            for name, values in found.items()
+            if directions
+        },
     )
 
 
@@ -82,17 +122,6 @@ def features(anchors: Anchors) -> Deriver:
     """The features of every layer of the anchors."""
     settings = {"anchors": anchors.fingerprint, "layers": list(anchors.layers)}
     return Deriver("features", anchors.features, settings)
-
-
-def states(places: Sequence[float], layers: Sequence[int]) -> Deriver:
-    """The states at these places of these layers."""
-    settings = {"places": plain(places), "layers": list(layers)}
-    return Deriver("states", lambda shard: states_of(shard, places, layers), settings)
-
-
-def placed(values: np.ndarray, recording: Recording, places: Sequence[float], layers: Sequence[int]) -> Signal:
-    """Derived states as `states_of` gives them: knowing their recording, places and layers."""
-    return Signal(values, replace(recording.provenance, layers=tuple(layers), anchors=said(places)))
 
 
 def text_signals(recording: Recording | Shard) -> np.ndarray:

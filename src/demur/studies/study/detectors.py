@@ -1,12 +1,13 @@
 """The detectors that a study compares, all trained and calibrated on the same harmless generations.
 
-In: signals, text-level signals, features and states of every prompt set. Out: the guards, a score for every generation
-and a limit, a detector at a time, the paper's guard first. How well they do is measured in `detection`.
+In: signals, text-level signals, features and errors of the direction guards of every prompt set. Out: the guards, a
+score for every generation and a limit, a detector at a time, the paper's guard first. How well they do is measured in
+`detection`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,18 +16,17 @@ import numpy as np
 
 from demur.guards import (
     DetectorGuard,
-    DirectionGuard,
     SRIGuard,
     StreamingGuard,
     TrajectoryGuard,
-    states_among,
 )
 from demur.guards.base import Guard
 from demur.guards.calibration import warned_already
-from demur.signal import Signal
+from demur.studies.study.derivers import Derived
 from demur.studies.study.detection import Detector
+from demur.studies.study.directions import CALIBRATION, TRAIN, Directions
+from demur.studies.study.fewer import few
 
-TRAIN, CALIBRATION = "guard_train_harmless", "guard_calibration_harmless"
 SRI, MEAN, TEXT = "SRI Guard", "mean signal", "SRI Guard on the text signal"
 DIRECTION, TRAJECTORY = "Direction Guard", "Trajectory Guard"
 STREAMING, STREAMING_DIRECTION = "Streaming Guard", "Streaming Guard on the direction"
@@ -38,9 +38,6 @@ ON_SIGNAL = {
     "isolation forest": "isolation-forest",
 }
 """The detectors of `DetectorGuard` on the signal, by the names that results carry."""
-
-LOOKS = tuple((look + 1) / 8 for look in range(8))
-"""Where the states are taken: at eight looks, of which the direction guard uses the fourth and the last."""
 
 GUARD_FILE, DIRECTION_FILE, STREAMING_FILE, LOOKS_FILE, STREAMING_DIRECTION_FILE = (
     f"{name}.safetensors"
@@ -75,41 +72,23 @@ class Compared:
             guard.save(folder / name)
 
 
-def read_layers(layers: Sequence[int]) -> list[int]:
-    """Those of the recorded layers that the direction guard reads: from a quarter of the depth on."""
-    return [layer for layer in layers if layer >= max(layers) // 4]
-
-
 def fit_guard(signals: Sets, quantile: float, seed: int) -> SRIGuard:
     """The paper's guard, trained on guard_train_harmless and calibrated on guard_calibration_harmless."""
     return _fitted(SRIGuard(quantile=quantile, random_state=seed), signals)
 
 
 @warned_already()
-def detectors_of(
-    guard: SRIGuard,
-    signals: Sets,
-    texts: Sets,
-    features: Sets,
-    states: Mapping[str, Signal],
-    harmful: Signal,
-    *,
-    quantile: float,
-    seed: int,
-) -> Compared:
+def detectors_of(guard: SRIGuard, derived: Derived, directions: Directions, *, quantile: float, seed: int) -> Compared:
     """The paper's guard and what it is compared with.
 
-    guard : as `fit_guard` made it. features : of `Anchors.features`. states : of `states_of` at `LOOKS`, and `harmful`
-        those of plain harmful prompts, which give the direction guard its direction.
+    guard : as `fit_guard` made it. derived : with the errors of `directions`.
     "mean signal" flags a low mean of sigma. A streaming guard's score is the highest of a generation's steps; its
     alpha is the share that `quantile` leaves, or the finest that the calibration set supports.
     """
+    signals, texts, features, looks = derived.signals, derived.texts, derived.features, derived.looks
     means = {name: 1 - np.asarray(sigma).mean(axis=1, keepdims=True) for name, sigma in signals.items()}
     alpha = max(1 - quantile, 1 / (len(signals[CALIBRATION]) + 1))
-    looking = _fitted(DirectionGuard(quantile, places=LOOKS), states, harmful=harmful)
-    looks = {name: looking.place_errors(values) for name, values in states.items()}
-    halves = {name: states_among(values, LOOKS) for name, values in states.items()}
-    direction = _fitted(DirectionGuard(quantile), halves, harmful=states_among(harmful, LOOKS))
+    direction, looking = directions.direction, directions.looking
     text_guard = fit_guard(texts, quantile, seed)
     streaming = _fitted(StreamingGuard(alpha), signals)
     streaming_direction = _fitted(StreamingGuard(alpha, side="high"), looks)
@@ -117,7 +96,7 @@ def detectors_of(
         _scored(SRI, guard, signals),
         Detector(MEAN, _all(means)[:, 0], float(np.quantile(means[CALIBRATION], quantile))),
         _scored(TEXT, text_guard, texts),
-        _scored(DIRECTION, direction, halves),
+        Detector(DIRECTION, _all(derived.towards), direction.threshold_),
         _scored(TRAJECTORY, _fitted(TrajectoryGuard(quantile=quantile), features), features),
         _scored(STREAMING, streaming, signals),
         _scored(STREAMING_DIRECTION, streaming_direction, looks),
@@ -136,8 +115,8 @@ def detectors_of(
     return Compared(detectors, stops, guards, text_guard)
 
 
-def _fitted(guard: AnyGuard, sets: Sets, **further: np.ndarray) -> AnyGuard:
-    return guard.fit(sets[TRAIN], calibration=sets[CALIBRATION], **further)
+def _fitted(guard: AnyGuard, sets: Sets) -> AnyGuard:
+    return guard.fit(few(sets[TRAIN]), calibration=sets[CALIBRATION])
 
 
 def _scored(name: str, guard: Guard, sets: Sets) -> Detector:

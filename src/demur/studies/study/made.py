@@ -15,8 +15,8 @@ from demur.recording import Recording
 from demur.recording.derived import Gathering
 from demur.recording.held import Held, Shown
 from demur.signal import Anchors, Signal
-from demur.studies.study.derivers import Sets, placed, states
-from demur.studies.study.detectors import LOOKS, read_layers
+from demur.studies.study.derivers import Sets
+from demur.studies.study.directions import STATES, placed, read_layers, states_deriver
 
 SIDES = (("anchors_harmless", False), ("anchors_harmful", True))
 """The recordings that anchors are fitted to, and whether what was refused in them counts."""
@@ -27,7 +27,8 @@ class Anchored:
     """Anchors and what else comes of the recordings they were fitted to.
 
     references : mean signal of answered harmless and of refused harmful prompts, float32 ``[2, steps]``.
-    harmful : the states of plain harmful prompts at `LOOKS`, in the layers that the direction guard reads.
+    harmful : the states of plain harmful prompts at `LOOKS`, in the layers that the direction guard reads; of some of
+    them where they are very many (see `fewer`).
     """
 
     anchors: Anchors
@@ -59,12 +60,10 @@ def anchored_by(harmless: Recording, harmful: Recording) -> Anchored:
     """
     layers = read_layers(harmful.layers)
     held = [Held(recording, max(recording.layers)) for recording in (harmless, harmful)]
-    gathering = Gathering(harmful, [states(LOOKS, layers)])
+    gathering = Gathering(harmful, [states_deriver(harmful, layers)])
     anchors = Anchors.fit(Shown(harmless, held[:1]), Shown(harmful, [held[1], gathering]))
     means = []
     for one, (_, refused) in zip(held, SIDES, strict=True):
         chosen = one.table["refused"].to_numpy(dtype=bool) == refused
         means.append(np.asarray(anchors.signal(one))[chosen].mean(axis=0))
-    return Anchored(
-        anchors, np.stack(means).astype(np.float32), placed(gathering.values["states"], harmful, LOOKS, layers)
-    )
+    return Anchored(anchors, np.stack(means).astype(np.float32), placed(gathering.values[STATES], harmful, layers))

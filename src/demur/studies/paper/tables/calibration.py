@@ -11,7 +11,7 @@ import pandas as pd
 from demur.dynamics import wilson
 from demur.studies.paper.material import OF_ATTACKS, PAPER_TABLES, PaperMaterial
 from demur.studies.paper.subject import COLUMNS, Row, Subject
-from demur.studies.study.detectors import CALIBRATION
+from demur.studies.study.directions import CALIBRATION
 
 NOMINAL = (0.01, 0.02, 0.05, 0.1, 0.2)
 SET_FOR = "{}, set for {:.0%}"

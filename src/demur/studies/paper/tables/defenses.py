@@ -27,7 +27,8 @@ from demur.studies.paper.material import OF_ATTACKS, PAPER_TABLES, PaperMaterial
 from demur.studies.paper.overheads import overhead_of, overhead_table
 from demur.studies.paper.published import DEFENSES, paper_model
 from demur.studies.paper.subject import COLUMNS, Row, Subject
-from demur.studies.study.detectors import CALIBRATION, DIRECTION, SRI, STREAMING, STREAMING_DIRECTION
+from demur.studies.study.detectors import DIRECTION, SRI, STREAMING, STREAMING_DIRECTION
+from demur.studies.study.directions import CALIBRATION
 
 STOPPED = "{}, refused or blocked"
 """The measure of what is refused or blocked of a group."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from demur.dynamics import FIELDS
 from demur.guards import StreamingGuard
 from demur.guards.calibration import warned_already
-from demur.studies.study.detectors import CALIBRATION, STREAMING, TRAIN
+from demur.studies.study.detectors import STREAMING
+from demur.studies.study.directions import CALIBRATION, TRAIN
 from demur.studies.study.material import STUDY_TABLES, Material
 from demur.studies.study.tables.streaming import streaming_table
 
