@@ -73,6 +73,13 @@ def test_templates_are_as_large_as_the_response_has_room_for(paper: Paper) -> No
         "pad": "3 of 5 steps of 6 positions",
     }
     assert (table["count"] == SIZES["test_harmful"]).all()
+
+
+def test_diffuguard_stands_beside_the_guard_in_table_14(paper: Paper) -> None:
+    measures = paper.tables["table_14_infilling"].groupby("group")["measure"].agg(list)
+    assert all({"RR", "RR with guard", "RR with DiffuGuard"} <= set(found) for found in measures)
+    made = demur.Recording(next(paper.path.rglob("pad-diffuguard")))
+    assert made.provenance.sampler["name"] == "DiffuGuard"
     model = demur.load("demur/tiny-diffusion")
     for room, steps, gap in ((32, 2, 4), (34, 2, 5), (128, 3, 20), (16, None, None)):
         shape = template_shape(dija, 3, model, model.default_sampler(response_length=room))

@@ -1,4 +1,4 @@
-"""Checkpoints of the pair: Llama's layout as transformers writes it, and LLaDA's with its official names.
+"""Checkpoints of the bundled models: Llama's layout as transformers writes it, LLaDA's and SDAR's with official names.
 
 In: a trained network. Out: a folder that `demur.load` reads as it reads any other. Weights are kept in bfloat16.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from demur.models.formats.llada import BLOCK, TOP
 
@@ -58,6 +58,40 @@ def save_llada(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fo
         "input_emb_norm": False,
         "scale_logits": False,
         "weight_tying": True,
+        "mask_token_id": tokenizer.mask_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "torch_dtype": "bfloat16",
+    }
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    _save_rest(tokenizer, folder, response)
+
+
+def save_sdar(
+    network: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, response: int, block_length: int
+) -> None:
+    """A block diffusion checkpoint in the layout of JetLM/SDAR, whose tensors have Qwen3's names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.to(torch.bfloat16).contiguous() for name, value in network.named_parameters()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = network.config
+    settings = {
+        "model_type": "sdar",
+        "architectures": ["SDARForCausalLM"],
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_parameters["rope_theta"],
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "tie_word_embeddings": True,
+        "block_size": block_length,
         "mask_token_id": tokenizer.mask_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

@@ -1,8 +1,9 @@
-"""Train one model of the pair from nothing: `python training/train.py KIND OUT --seed N`.
+"""Train one of the bundled models: `python training/train.py KIND OUT --seed N`.
 
-In: the toy corpus, drawn as it is needed. Out: a checkpoint folder, Llama's layout for "ar" and LLaDA's for
-"diffusion", with tokenizer and chat template. The same seed on the same machine gives the same weights.
-Optimizer: Muon (Jordan et al., 2024) on the matrices, AdamW on embeddings and norms.
+In: the toy corpus, drawn as it is needed. Out: a checkpoint folder, Llama's layout for "ar", LLaDA's for "diffusion"
+and SDAR's for "block", with tokenizer and chat template. The same seed on the same machine gives the same weights.
+"block" begins at a trained "diffusion", the others at nothing.
+Optimizer: Muon (Jordan et al., 2024) on the matrices, AdamW on embeddings and norms; "block" has AdamW for all.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import demur
-from checkpoint import save_llada, save_llama
+from blocks import LENGTH, block_loss, from_diffusion
+from checkpoint import save_llada, save_llama, save_sdar
 from corpus import Request, reply, training_request
 from demur.models.chat import ChatFormat
 from demur.models.formats.bidirectional import make_bidirectional
@@ -29,9 +31,11 @@ from tokenizer import train_tokenizer
 WIDTH, LAYERS, HEADS, INNER, CONTEXT = 192, 4, 6, 512, 256
 RESPONSE, BATCH, POOL = 32, 64, 1024
 """Response positions; conversations a step; conversations drawn at a time and sorted by the length of their prompt."""
-ROUNDS = {"ar": (900,), "diffusion": (1800, 1200)}
+ROUNDS = {"ar": (900,), "diffusion": (1800, 1200), "block": (200, 200)}
 """Training steps of each round. A round begins at the last one's checkpoint with new optimizers, and ends in one."""
 MUON_RATE, ADAM_RATE, WARM_UP = 0.02, 3e-3, 100
+BLOCK_RATE, BLOCK_WARM_UP, BLOCK_BATCH = 1e-3, 20, 32
+"""Of the block diffusion model, whose weights are trained already when it begins."""
 IGNORED = -100
 
 
@@ -41,39 +45,54 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--from-round", type=int, default=1, help="go on from the checkpoint that OUT holds already")
+    parser.add_argument("--begin", default="demur/tiny-diffusion", help="the masked diffusion model of a block's start")
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     for number, steps in enumerate(ROUNDS[chosen.kind], start=1):
         if number >= chosen.from_round:
-            train(chosen.kind, chosen.out, chosen.seed + 1000 * (number - 1), steps, anew=number == 1)
+            begin = chosen.begin if number == 1 else None
+            train(chosen.kind, chosen.out, chosen.seed + 1000 * (number - 1), steps, begin=begin)
 
 
-def train(kind: str, out: Path, seed: int, steps: int, *, anew: bool) -> None:
-    """One round of training: from nothing or from the checkpoint in `out`, which the result replaces."""
+def train(kind: str, out: Path, seed: int, steps: int, *, begin: str | None) -> None:
+    """One round of training: the first where `begin` is given, else from the checkpoint in `out`.
+
+    begin : the masked diffusion model at which a block diffusion model begins. The result replaces what is in `out`.
+    """
     torch.manual_seed(seed)
     draws = random.Random(seed)
     tokenizer = toy_tokenizer()
-    network = new_network(tokenizer, bidirectional=kind == "diffusion") if anew else demur.load(out).network
+    drawn = batches(draws, tokenizer, BLOCK_BATCH if kind == "block" else BATCH)
+    if begin is None:
+        network: PreTrainedModel = demur.load(out).network
+    elif kind == "block":
+        network = from_diffusion(demur.load(begin).network, *next(drawn))
+    else:
+        network = new_network(tokenizer, bidirectional=kind == "diffusion")
     network.set_attn_implementation("eager")  # on CPUs it trains faster than the fused kernels here
-    network.train()
-    objective = diffusion_loss if kind == "diffusion" else autoregressive_loss
-    optimizers = optimizers_of(network)
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: pace(step, steps)) for one in optimizers]
+    network.float().train()
+    objective = {"ar": autoregressive_loss, "diffusion": diffusion_loss, "block": block_loss}[kind]
+    optimizers = block_optimizers(network) if kind == "block" else optimizers_of(network)
+    warm_up = BLOCK_WARM_UP if kind == "block" else WARM_UP
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: pace(step, steps, warm_up)) for one in optimizers]
     started, running = time.perf_counter(), 0.0
-    for step, batch in zip(range(1, steps + 1), batches(draws, tokenizer), strict=False):
-        with torch.autocast("cpu", torch.bfloat16):
+    for step, batch in zip(range(1, steps + 1), drawn, strict=False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported()):
             loss = objective(network, *batch, tokenizer)
         loss.backward()
         for one in (*optimizers, *schedulers):
             one.step()
         network.zero_grad(set_to_none=True)
         running = loss.item() if step == 1 else 0.98 * running + 0.02 * loss.item()
-        if step % 100 == 0:
+        if step % 20 == 0:
             sys.stdout.write(f"{kind} seed {seed}: step {step}, loss {running:.4f}, ")
             sys.stdout.write(f"{time.perf_counter() - started:.0f} s\n")
             sys.stdout.flush()
-    (save_llada if kind == "diffusion" else save_llama)(network, tokenizer, out, RESPONSE)
+    if kind == "block":
+        save_sdar(network, tokenizer, out, RESPONSE, LENGTH)
+    else:
+        (save_llada if kind == "diffusion" else save_llama)(network, tokenizer, out, RESPONSE)
 
 
 def toy_tokenizer() -> PreTrainedTokenizerFast:
@@ -118,13 +137,18 @@ def optimizers_of(network: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     ]
 
 
-def pace(step: int, steps: int) -> float:
+def block_optimizers(network: PreTrainedModel) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights, at a rate for weights that are trained already."""
+    return [torch.optim.AdamW(network.parameters(), lr=BLOCK_RATE, betas=(0.9, 0.98), weight_decay=0.0)]
+
+
+def pace(step: int, steps: int, warm_up: int) -> float:
     """The share of the learning rate at a step: a linear rise, a plateau, a linear fall over the last half."""
-    return min(1.0, (step + 1) / WARM_UP, 2 * (steps - step) / steps)
+    return min(1.0, (step + 1) / warm_up, 2 * (steps - step) / steps)
 
 
-def batches(draws: random.Random, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Prompt ids and mask ``[BATCH, prompt]`` (padded on the left), reply ids ``[BATCH, RESPONSE]``, without end.
+def batches(draws: random.Random, tokenizer: PreTrainedTokenizerFast, size: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Prompt ids and mask ``[size, prompt]`` (padded on the left), reply ids ``[size, RESPONSE]``, without end.
 
     A reply is filled up with end-of-sequence, as LLaDA's are.
     """
@@ -140,7 +164,7 @@ def batches(draws: random.Random, tokenizer: PreTrainedTokenizerFast) -> Iterato
 
     while True:
         pool = sorted((conversation(training_request(draws)) for _ in range(POOL)), key=lambda one: len(one[0]))
-        parts = [pool[start : start + BATCH] for start in range(0, POOL, BATCH)]
+        parts = [pool[start : start + size] for start in range(0, POOL, size)]
         draws.shuffle(parts)
         for part in parts:
             longest = max(len(ids) for ids, _ in part)

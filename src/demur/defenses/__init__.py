@@ -12,12 +12,14 @@ from demur.defenses.live.generate import generate_guarded, watched_steps
 from demur.defenses.live.stopping import GuardStopping
 from demur.defenses.live.tap import Tap, Verdict
 from demur.defenses.live.watching import Reading, Watching
+from demur.samplers import DiffuGuard
 
 __all__ = [
     "AnyOf",
     "Blocking",
     "Cascade",
     "Defense",
+    "DiffuGuard",
     "GuardDefense",
     "GuardModel",
     "GuardStopping",

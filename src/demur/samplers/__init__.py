@@ -5,6 +5,7 @@ from demur.samplers.block_diffusion.closing import ClosingBlockDiffusion
 from demur.samplers.block_diffusion.editing import TokenEditing
 from demur.samplers.block_diffusion.reordering import ReorderingDiffusion
 from demur.samplers.block_diffusion.sampler import BlockDiffusion
+from demur.samplers.masked_diffusion.diffuguard import DiffuGuard
 from demur.samplers.masked_diffusion.sampler import MaskedDiffusion
 from demur.samplers.step import Pooling, Prefill, Sampler, Step, Steps
 from demur.samplers.table import SAMPLERS
@@ -15,6 +16,7 @@ __all__ = [
     "Autoregressive",
     "BlockDiffusion",
     "ClosingBlockDiffusion",
+    "DiffuGuard",
     "MaskedDiffusion",
     "Pooling",
     "Prefill",

@@ -127,6 +127,14 @@ class Sampler(ABC):
         """The order in which a pass reads the response's positions, of which these are masked: by default their own."""
         return list(range(len(masked)))
 
+    def block_at(self, step: int, prompt_length: int) -> tuple[int, range]:
+        """The block that a step belongs to: the first of its steps, and its response positions.
+
+        A sampler that has such blocks takes an argument `banned` in `steps`, int64 ``[batch, response, n]``: tokens
+        that are never predicted at their position, -1 for none. Others raise `InputError`.
+        """
+        raise InputError(f"{type(self).__name__} cannot fill in a block again; take MaskedDiffusion or BlockDiffusion")
+
     def has_state(self, prompt_length: int, committed: np.ndarray, before: np.ndarray) -> np.ndarray:
         """The positions whose states phi counts after a step, bool ``[response]``: by default those committed.
 

@@ -8,6 +8,7 @@ from demur.samplers.block_diffusion.closing import ClosingBlockDiffusion
 from demur.samplers.block_diffusion.editing import TokenEditing
 from demur.samplers.block_diffusion.reordering import ReorderingDiffusion
 from demur.samplers.block_diffusion.sampler import BlockDiffusion
+from demur.samplers.masked_diffusion.diffuguard import DiffuGuard
 from demur.samplers.masked_diffusion.sampler import MaskedDiffusion
 from demur.samplers.step import Sampler
 from demur.samplers.uniform_diffusion import UniformDiffusion
@@ -15,6 +16,7 @@ from demur.samplers.uniform_diffusion import UniformDiffusion
 OWN: tuple[type[Sampler], ...] = (
     Autoregressive,
     MaskedDiffusion,
+    DiffuGuard,
     BlockDiffusion,
     TokenEditing,
     ClosingBlockDiffusion,

@@ -25,9 +25,9 @@ def judge_for(on_flag: str, judge: Defense | Model | str | Path | None, model: M
 
     judge : a defense that reads texts, or a guard model or its name; by default the guarded model examines itself.
     """
-    if on_flag not in ("stop", "ask"):
-        raise InputError(f"on_flag is {on_flag!r}; expected 'stop' or 'ask'")
-    if on_flag == "stop":
+    if on_flag not in ("stop", "ask", "repair"):
+        raise InputError(f"on_flag is {on_flag!r}; expected 'stop', 'ask' or 'repair'")
+    if on_flag != "ask":
         if judge is not None:
             raise InputError("a judge is asked with on_flag='ask' alone; give that, or leave judge out")
         return None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from demur.defenses.defense import Defense
 from demur.defenses.live.cascade import Hearing, judge_for
+from demur.defenses.live.repair import generate_repaired
 from demur.defenses.live.tap import Tap
 from demur.defenses.live.watching import Reading, Source, Watching
 from demur.errors import InputError
@@ -44,8 +45,9 @@ def generate_guarded(
     layer: int | None = None,
     batch_size: int = 16,
     seed: int | None = None,
-    on_flag: Literal["stop", "ask"] = "stop",
+    on_flag: Literal["stop", "ask", "repair"] = "stop",
     judge: Defense | Model | str | Path | None = None,
+    attempts: int = 2,
 ) -> pd.DataFrame:
     """Generate for every prompt, and no further than the guard lets it.
 
@@ -56,13 +58,15 @@ def generate_guarded(
         worked on no more, and the batch ends with its last.
     on_flag : "stop", or "ask" to hold a flagged row and ask `judge` about its text so far: it is stopped only if the
         judge agrees, and else goes on and is asked about once more as a whole. judge : a defense that reads texts, or
-        a guard model or its name; by default the model itself (`SelfExamine`).
+        a guard model or its name; by default the model itself (`SelfExamine`). With "repair", for `MaskedDiffusion` and
+        `BlockDiffusion`, the block in which a row was flagged is masked again and filled in with other tokens, up to
+        `attempts` times; a row that is flagged once more is stopped.
 
     Returns a row a prompt: id, prompt, stopped_at (the step, counted from 1; 0 where it never was), text and tokens
     (how many were committed) until then. A guard on looks judges the prompt's own state before the first token; what
     that stops has a stopped_at of 1 and no tokens. The stops are those of `StreamingGuard.stops` on a recording, along
     a direction turned into steps by `LinearGuard.steps_of`. With "ask" also flagged_at (the step of the first flag),
-    asked (how often the judge was) and asking_seconds.
+    asked (how often the judge was) and asking_seconds; with "repair" flagged_at and repairs (how often it was).
     The highest scores are compared with those of the calibration, and one `DriftWarning` says where they no longer look
     alike; see `demur.guards.DriftWatch`.
     Raises `ProvenanceError` where model, sampler, source and guard do not belong together.
@@ -79,14 +83,20 @@ def generate_guarded(
             "give a sampler with as many."
         )
     asked = judge_for(on_flag, judge, model)
+    require_whole("attempts", attempts)
+    if on_flag == "repair":
+        sampler.block_at(1, 1)  # refuses a sampler without blocks before anything is generated
     drift = drift_of(guard)
     ordered = sorted(encode(model, checked, sampler), key=lambda one: (-len(one.ids), one.row))
     found: dict[int, dict[str, Any]] = {}
     for start in range(0, len(ordered), batch_size):
         chosen = ordered[start : start + batch_size]
-        said = [str(checked[one.row].prompt or "") for one in chosen]
-        hearing = None if asked is None else Hearing(asked, said)
-        made, highest = _generate(model, chosen, sampler, reading, guard, hearing)
+        if on_flag == "repair":
+            made, highest = generate_repaired(model, chosen, sampler, reading, guard, attempts)
+        else:
+            said = [str(checked[one.row].prompt or "") for one in chosen]
+            hearing = None if asked is None else Hearing(asked, said)
+            made, highest = _generate(model, chosen, sampler, reading, guard, hearing)
         found |= zip((one.row for one in chosen), made, strict=True)
         if drift is not None:
             drift.add(highest)

@@ -100,8 +100,9 @@ class BlockSampler(Sampler):
         prefill: Prefill | None = None,
         samples: Sequence[int] | None = None,
         looks: Looks | None = None,
+        banned: torch.Tensor | None = None,
     ) -> Steps:
-        return self._steps(model, input_ids, attention_mask, layers, prefill, None, samples, looks)
+        return self._steps(model, input_ids, attention_mask, layers, prefill, None, samples, looks, banned)
 
     def forced_steps(
         self,
@@ -115,7 +116,7 @@ class BlockSampler(Sampler):
         looks: Looks | None = None,
     ) -> Steps:
         """The blocks are filled in the order and at the pace of `steps`, with the tokens of the response."""
-        return self._steps(model, input_ids, attention_mask, layers, None, responses, samples, looks)
+        return self._steps(model, input_ids, attention_mask, layers, None, responses, samples, looks, None)
 
     @torch.no_grad()
     def _steps(
@@ -128,6 +129,7 @@ class BlockSampler(Sampler):
         responses: torch.Tensor | None,
         samples: Sequence[int] | None,
         looks: Looks | None,
+        banned: torch.Tensor | None,
     ) -> Steps:
         ids, mask = checked_inputs(model, self, input_ids, attention_mask)
         forced = forced_tokens(prefill, len(ids), self.response_length, ids.device)
@@ -157,6 +159,7 @@ class BlockSampler(Sampler):
         )
         phi = torch.empty(0)
         canvas = run.canvas
+        canvas.banned = None if banned is None else banned.to(ids.device)
         canvas.keeps_whole = bool(looks and looks.window)
         since = canvas.committed.long() - 1  # the step at which a position was committed, -1 where it is not
         if looks and 0 in looks:

@@ -16,7 +16,7 @@ import torch
 from demur.errors import InputError
 from demur.models import Model
 from demur.samplers.block_diffusion.cache import SlotCache
-from demur.samplers.masked_diffusion.canvas import checked_mask
+from demur.samplers.masked_diffusion.canvas import checked_mask, without_banned
 from demur.samplers.masked_diffusion.schedule import latest_of
 from demur.samplers.rows import newest_states
 from demur.samplers.step import FREE
@@ -87,6 +87,7 @@ class BlockCanvas:
         self.whole = torch.empty(0)  # every response position in its latest pass, where `keeps_whole`
         self.seen = torch.zeros_like(self.exists)
         self.keeps_whole = False
+        self.banned: torch.Tensor | None = None  # int64 [batch, width, n], tokens never predicted at their place
         self.looked = torch.zeros(
             batch, dtype=torch.bool, device=device
         )  # whether a pass has reached the current block
@@ -184,9 +185,12 @@ class BlockCanvas:
 
     def logits(self, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Logits at places of the current block in the last pass, float32 ``[n, vocabulary]``."""
-        places = (places - 1).clamp(min=0) if self.shifted else places
-        logits: torch.Tensor = self.model.network.get_output_embeddings()(self.sources[rows, places])
-        return logits.float()
+        read = (places - 1).clamp(min=0) if self.shifted else places
+        logits: torch.Tensor = self.model.network.get_output_embeddings()(self.sources[rows, read]).float()
+        if self.banned is None:
+            return logits
+        answers = (self.start[rows] + places - self.layout.first[rows]).clamp(0, self.layout.width - 1)
+        return without_banned(logits, self.banned[rows, answers])
 
     def mean_states(self, counted: torch.Tensor, which: int) -> torch.Tensor:
         """The mean state, float32 ``[batch, layers, width]``, over the finished blocks and places of the current one.

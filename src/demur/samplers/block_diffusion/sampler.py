@@ -126,6 +126,13 @@ class BlockDiffusion(BlockSampler):
         sizes = {"steps": self.blocks * self.block_length, "denoising_steps": self.block_length}
         return type(self)(**{**self.arguments, **order, **sizes})
 
+    def block_at(self, step: int, prompt_length: int) -> tuple[int, range]:
+        number = min((step - 1) // self.share, self.blocks - 1)
+        layout = self.layout(torch.tensor([prompt_length]))
+        first, end = int(layout.first), int(layout.end - layout.first)
+        begin = (first // self.block_length + number) * self.block_length - first
+        return number * self.share + 1, range(max(0, begin), min(begin + self.block_length, end))
+
     def layout(self, lengths: torch.Tensor) -> Layout:
         if self.blocks_from == "start":
             return self.whole_blocks(lengths)

@@ -54,6 +54,7 @@ class Canvas:
         self.start, self.prompt_end = input_ids.shape[1] - self.before, input_ids.shape[1]
         self.end = self.prompt_end + response.shape[1]
         self.given = self.tokens != self.mask_id  # what guidance hides: prompt and forced tokens
+        self.banned: torch.Tensor | None = None  # see `ban`
         self.stale = torch.ones(len(response), dtype=torch.bool, device=response.device)
         self.states: list[torch.Tensor] = []  # a layer: [batch, response, width]
         self.prompt: list[torch.Tensor] = []  # a layer: [batch, width], the last prompt token in the latest pass
@@ -81,6 +82,17 @@ class Canvas:
         self.response[changed] = tokens[changed]
         self.stale |= changed.any(dim=1)
 
+    def remask(self, chosen: torch.Tensor) -> None:
+        """Take back the tokens at the `chosen` positions, bool ``[batch, response]``, and ban each from its place."""
+        self.banned = torch.where(chosen, self.response, FREE).unsqueeze(2)
+        self.response[chosen] = self.mask_id
+        self.stale |= chosen.any(dim=1)
+
+    def ban(self, banned: torch.Tensor | None) -> None:
+        """Never predict these tokens at their positions, int64 ``[batch, response, n]`` with `FREE` for none."""
+        if banned is not None:
+            self.banned = torch.nn.functional.pad(banned.to(self.tokens.device), (0, 0, self.before, 0), value=FREE)
+
     def look(self, rows: torch.Tensor) -> None:
         """Run the network over the canvas of some rows, int64 ``[rows]``."""
         if not len(rows):
@@ -100,7 +112,10 @@ class Canvas:
         """Logits at response positions of the last pass, float32 ``[n, vocabulary]``, guided if so asked."""
         read = [source[rows, places] for source in self.sources]
         logits = [(self.head(one) if self.head else one).float() for one in read]
-        return logits[0] if not self.guidance else logits[1] + (self.guidance + 1) * (logits[0] - logits[1])
+        found = logits[0] if not self.guidance else logits[1] + (self.guidance + 1) * (logits[0] - logits[1])
+        if self.banned is not None:
+            found = without_banned(found, self.banned[rows, places])
+        return found
 
     def mean_states(self, counted: torch.Tensor) -> torch.Tensor:
         """The mean state over the `counted` response positions, float32 ``[batch, layers, width]``."""
@@ -138,6 +153,13 @@ class Canvas:
         if len(rows) == len(self.tokens):
             return new
         return [whole.index_copy(0, rows, part) for whole, part in zip(old, new, strict=True)]
+
+
+def without_banned(logits: torch.Tensor, banned: torch.Tensor) -> torch.Tensor:
+    """Logits float32 ``[n, vocabulary]`` without the tokens in `banned`, int64 ``[n, most]`` with `FREE` for none."""
+    place, which = (banned != FREE).nonzero(as_tuple=True)
+    logits[place, banned[place, which]] = -torch.inf
+    return logits
 
 
 def _cut(values: torch.Tensor, first: int, last: int) -> torch.Tensor:

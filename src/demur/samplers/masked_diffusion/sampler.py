@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -77,6 +77,8 @@ class MaskedDiffusion(Sampler):
 
     family = "masked-diffusion"
     revises = True
+    repairs: ClassVar[bool] = False
+    """Whether committed tokens can be taken back, in steps that do nothing for the other rows."""
     _later = MappingProxyType({"alg_temp": 0.0, "top_p": 1.0, "top_k": 0, "eps": DREAM_LAST_TIME, "end_token": None})
 
     def __init__(
@@ -147,8 +149,9 @@ class MaskedDiffusion(Sampler):
         prefill: Prefill | None = None,
         samples: Sequence[int] | None = None,
         looks: Looks | None = None,
+        banned: torch.Tensor | None = None,
     ) -> Steps:
-        return self._steps(model, input_ids, attention_mask, layers, prefill, None, samples, looks)
+        return self._steps(model, input_ids, attention_mask, layers, prefill, None, samples, looks, banned)
 
     def forced_steps(
         self,
@@ -166,7 +169,17 @@ class MaskedDiffusion(Sampler):
         At every step the model predicts as usual; the positions whose prediction would be committed take the
         response's token instead. A response that the model gave itself, greedily, so gives the very same steps.
         """
-        return self._steps(model, input_ids, attention_mask, layers, None, responses, samples, looks)
+        return self._steps(model, input_ids, attention_mask, layers, None, responses, samples, looks, None)
+
+    def block_at(self, step: int, prompt_length: int) -> tuple[int, range]:
+        if self.block_length == self.response_length:
+            return 1, range(self.response_length)
+        if self.schedule == "dynamic":
+            raise InputError("schedule='dynamic' has no share of the steps for each block; take one block or 'static'")
+        share = self.step_count // -(-self.response_length // self.block_length)
+        number = (step - 1) // share
+        begin = number * self.block_length
+        return number * share + 1, range(begin, min(begin + self.block_length, self.response_length))
 
     @torch.no_grad()
     def _steps(
@@ -179,16 +192,18 @@ class MaskedDiffusion(Sampler):
         responses: torch.Tensor | None,
         samples: Sequence[int] | None,
         looks: Looks | None,
+        banned: torch.Tensor | None,
     ) -> Steps:
         ids, mask = checked_inputs(model, self, input_ids, attention_mask)
         forced = forced_tokens(prefill, len(ids), self.response_length, ids.device)
         if responses is not None:
             responses = whole_responses(responses, len(ids), self.response_length, ids.device)
         draws = Draws(row_generators(ids, mask, self.seed, samples), ids.device)
-        quota = Quota(self.schedule, self.step_count, self.response_length, self.block_length, self.eps)
+        quota = self._quota()
         given_up = idle = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         indices = [model.layer_index(layer) for layer in layers]
         canvas = Canvas(model, ids, mask, forced, indices, self.cfg_scale, self.end_token)
+        canvas.ban(banned)
         off = canvas.before  # positions of the prompt in front of the response, where it holds masks
         self._require_no_draws(off)
         if responses is not None:
@@ -202,16 +217,17 @@ class MaskedDiffusion(Sampler):
             if sent is not None:
                 given_up = given_up | sent.to(given_up.device)
         for index in range(1, self.step_count + 1):
+            self._begin(index, canvas, quota, draws, since)
             masked = canvas.masked & ~given_up.unsqueeze(1)
             open_places, count = quota.at(index, masked, off)
             # An unchanged canvas gives the same states; a finished one is only looked at where the official
             # sampler runs on to the last step.
-            idle = count == 0 if self.schedule == "rounded" else ~masked.any(dim=1)
+            idle = count == 0 if self.schedule == "rounded" or self.repairs else ~masked.any(dim=1)
             due = canvas.stale & (~given_up if self.schedule in ("static", "dream") else ~idle)
             if index == 1 and not canvas.states:
                 due = torch.ones_like(due)
             canvas.look(due.nonzero().squeeze(1))
-            predicted, confidence = self._guess(canvas, masked, draws)
+            predicted, confidence = self._guess(canvas, masked, draws, index)
             if self.schedule == "dynamic":
                 chosen = self._sure_enough(confidence, masked, off, last=index == self.step_count)
             elif self.remasking == "origin":
@@ -228,13 +244,21 @@ class MaskedDiffusion(Sampler):
             window = None
             if looks and looks.window and index in looks:
                 window = canvas.mean_states(self._latest(since, looks.window, off))
-            told = idle if self.schedule in ("rounded", "rnd1", "dynamic") else None
+            told = idle if self.schedule in ("rounded", "rnd1", "dynamic") or self.repairs else None
             prompt = canvas.tokens[:, : canvas.prompt_end].clone() if off else None
             sent = yield Step(index, canvas.answer, predicted[:, off:], phi, committed[:, off:], window, told, prompt)
             if sent is not None:
                 given_up = given_up | sent.to(given_up.device)
 
-    def _guess(self, canvas: Canvas, masked: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+    def _quota(self) -> Quota:
+        return Quota(self.schedule, self.step_count, self.response_length, self.block_length, self.eps)
+
+    def _begin(self, index: int, canvas: Canvas, quota: Quota, draws: Draws, since: torch.Tensor) -> None:
+        """What comes before step `index`: nothing here. A sampler that takes tokens back does it in its own."""
+
+    def _guess(
+        self, canvas: Canvas, masked: torch.Tensor, draws: Draws, index: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The whole response as predicted, and the confidence at masked positions, both ``[batch, response]``."""
         predicted = canvas.response.clone()
         confidence = torch.zeros(masked.shape, device=masked.device)

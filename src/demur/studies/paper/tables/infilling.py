@@ -1,7 +1,7 @@
-"""Table 14: attacks that plant text in the canvas of a diffusion model (DIJA, PAD), with and without a guard.
+"""Table 14: attacks that plant text in the canvas of a diffusion model (DIJA, PAD), with and without defenses.
 
 In: a subject and its model. Out: a tidy table, empty for models that fill no gaps. The templates are as large as the
-response has room for.
+response has room for. The defenses are the SRI Guard and DiffuGuard, which samples in its own way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from demur.prompts import Prompt
 from demur.recording import record
 from demur.recording.engine import Engine
 from demur.recording.forcing import forced_of
-from demur.samplers import Sampler
+from demur.samplers import DiffuGuard, MaskedDiffusion, Sampler
 from demur.studies.paper.material import OF_DIFFUSION, PAPER_TABLES, PaperMaterial
 from demur.studies.paper.published import INFILLING, paper_model
 from demur.studies.paper.subject import COLUMNS, Row, Subject
@@ -60,7 +60,7 @@ def infilling_table(
     engine: Engine | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
-    """RR, RR with the SRI Guard, and with a judge of harm ASR, of both attacks on the plain harmful test prompts."""
+    """RR, RR with each defense, and with a judge of harm ASR, of both attacks on the plain harmful test prompts."""
     if model.traits.forces != "anywhere":
         return subject.table([])
     asked = subject.recordings["test_harmful"].table
@@ -88,8 +88,28 @@ def infilling_table(
         if judge is not None and judge.judges_harm:
             found = success_table(recording, judge).iloc[0]
             rows.append((name, str(found["rate"]), found, published[0] if published else None))
+        if (defended := diffuguard_of(sampler, say)) is not None:
+            folder = subject.path / "infilling" / f"{name}-diffuguard"
+            made = record(model, attacked, defended, layers=layers, batch_size=batch_size, out=folder, engine=engine)
+            refused = made.table["refused"].to_numpy(dtype=bool)
+            say(f"{name} with DiffuGuard: {int(refused.sum())} refused")
+            rows.append((name, "RR with DiffuGuard", wilson(int(refused.sum()), len(refused)), None))
+            if judge is not None and judge.judges_harm:
+                found = success_table(made, judge).iloc[0]
+                rows.append((name, f"{found['rate']} with DiffuGuard", found, None))
         notes += ["" if whole else size] * (len(rows) - len(notes))
     return subject.table(rows, notes)
+
+
+def diffuguard_of(sampler: Sampler, say: Callable[[str], None]) -> DiffuGuard | None:
+    """DiffuGuard in the place of a sampler of whole canvases, repairing whatever was planted; None where it cannot."""
+    if not isinstance(sampler, MaskedDiffusion):
+        return None
+    try:
+        return DiffuGuard.of(sampler, lambda_=0.0)
+    except InputError as error:
+        say(f"DiffuGuard: left out, {error}")
+        return None
 
 
 def template_shape(
