@@ -6,6 +6,7 @@ from demur.defenses.after.from_guard import GuardDefense
 from demur.defenses.after.guard_model import GuardModel
 from demur.defenses.after.perplexity import PerplexityFilter
 from demur.defenses.after.self_examine import SelfExamine
+from demur.defenses.after.stop_signal import StopSignal
 from demur.defenses.after.token_losses import token_losses
 from demur.defenses.defense import Blocking, Defense
 from demur.defenses.live.generate import generate_guarded, watched_steps
@@ -26,6 +27,7 @@ __all__ = [
     "PerplexityFilter",
     "Reading",
     "SelfExamine",
+    "StopSignal",
     "Tap",
     "Verdict",
     "Watching",
