@@ -129,7 +129,8 @@ def measured(material: Material, fitted: Recorded, tests: dict[str, Recorded]) -
 
 
 def probe_scores(found: Hardened, tests: dict[str, Recorded]) -> dict[str, np.ndarray]:
-    return {name: found.guard.errors(states_among(one.states, LOOKS, HALVES)) for name, one in tests.items()}
+    places = found.guard.places
+    return {name: found.guard.errors(states_among(one.states, LOOKS, places)) for name, one in tests.items()}
 
 
 def direction_guard(material: Material, tests: dict[str, Recorded]) -> Guard:

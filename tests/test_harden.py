@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import demur
 from demur.errors import InputError
 from demur.guards import LinearGuard, StreamingGuard, load_guard
 from demur.hardening import WRAPPERS
@@ -94,6 +95,24 @@ def test_what_cannot_be_done_is_refused_before_anything_is_generated(toy_model: 
         harden(toy_model, tmp_path / "a", rounds=9)
     with pytest.raises(InputError, match="--by-kind needs 5 rounds"):
         harden(toy_model, tmp_path / "a", rounds=2, by_kind=True)
+    assert not (tmp_path / "a").exists()
+
+
+def test_prompts_of_ones_own_set_the_limit(toy_model: Model, tmp_path: Path) -> None:
+    own = [demur.Prompt(f"own-{n}", f"tell me about {n} cups of tea") for n in range(25)]
+    few = toy_model.default_sampler(steps=8)
+    found = harden(toy_model, tmp_path, rounds=1, with_rest=False, longest=100, sampler=few, calibration=own)
+    assert found.guard.n_calibration_ == 25
+    rates = found.false_positives.set_index("kind")
+    assert rates["sets_limit"].to_dict() == {kind: kind == "own" for kind in rates.index}
+    assert set(rates.loc["own", "count"]) == {25}
+
+
+def test_harmful_or_too_few_prompts_do_not_set_a_limit(toy_model: Model, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="3 prompts to calibrate on are too few; give 20 or more"):
+        harden(toy_model, tmp_path / "a", calibration=[demur.Prompt(f"{n}", "Why?") for n in range(3)])
+    with pytest.raises(InputError, match="prompt 'x' to calibrate on is labelled harmful"):
+        harden(toy_model, tmp_path / "a", calibration=[demur.Prompt("x", "Why?", "harmful")])
     assert not (tmp_path / "a").exists()
 
 

@@ -39,6 +39,12 @@ def harden(
     with_rest: Annotated[
         bool, typer.Option("--rest/--no-rest", help="Use the short prompts that are in no round as well.")
     ] = True,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompt file of your own harmless prompts, 20 or more: they set the limit, not the shipped ones."
+        ),
+    ] = None,
     batch_size: BatchSize = 32,
     seed: Annotated[int, typer.Option(help="Seed of the material.")] = 0,
     resume: Resume = True,
@@ -54,10 +60,12 @@ def harden(
     told.say(f"loading {model}")
     from demur.cli.results import share_table
     from demur.models import load
+    from demur.prompts import read_prompts
     from demur.studies import harden as run
     from demur.studies.hardening import GUARD_FILE, LOOKS_FILE, STREAMING_FILE, check_choices
 
-    check_choices(rounds, leave_out or [], by_kind)
+    own = [] if calibration is None else read_prompts(calibration)
+    check_choices(rounds, leave_out or [], by_kind, own)
     with watched(quiet):
         loaded = load(model, device=device, dtype=dtype, revision=revision)
         found = run(
@@ -66,6 +74,7 @@ def harden(
             sampler=loaded.default_sampler(steps=steps, seed=seed),
             longest=longest,
             with_rest=with_rest,
+            calibration=own,
             rounds=rounds,
             leave_out=leave_out or [],
             quantile=quantile,

@@ -29,6 +29,7 @@ from demur.samplers import Sampler
 from demur.signal import Signal
 from demur.studies.material import (
     HELD_OUT,
+    OWN,
     PLAIN,
     ROUNDS,
     TASKS,
@@ -46,11 +47,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOOKS = tuple((look + 1) / 8 for look in range(8))
-CHOICES = (0.01, 0.1, 1.0)
+JUDGED_AT = (0.125, 0.5, 1.0)
+"""The looks at which whole generations are judged: one early as well, where the prompt still weighs most."""
+
+CHOICES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """The regularisations to choose among."""
 
 LIMITING = (PLAIN, TASKS)
-"""The kinds of held-out prompts that set limits, unless every kind is to keep its own."""
+"""The kinds of held-out prompts that set limits, where there are no others to do so and kinds have no limits each."""
 
 GUARD_FILE, LOOKS_FILE, STREAMING_FILE = (
     f"{name}.safetensors" for name in ("probe_guard", "probe_looks", "streaming_probe_guard")
@@ -111,6 +115,7 @@ def harden(
     sampler: Sampler | None = None,
     longest: int | None = None,
     with_rest: bool = True,
+    calibration: Sequence[Prompt] = (),
     batch_size: int = 32,
     seed: int = 0,
     resume: bool = True,
@@ -125,11 +130,13 @@ def harden(
     longest : prompts of more tokens, the chat format included, are left out of all rounds but the first. They take most
         of the time: of 262 prompts the longest 64 took two thirds of it with a model of 0.5 billion parameters.
     with_rest : record what is in no round as well: short requests, and harmless tasks of which a third is held out;
-        966 generations.
+        753 generations.
+    calibration : harmless prompts of your own, at least 20. They set the limits, in place of the shipped plain ones:
+        the promise then holds for prompts like these.
     by_kind : set the limit so that its promise holds for every kind of held-out harmless prompts by itself; by
         default for plain ones.
     """
-    kinds = check_choices(rounds, leave_out, by_kind)
+    kinds = check_choices(rounds, leave_out, by_kind, calibration)
     out = Path(out)
     chosen_layers = default_layers(model) if layers is None else layers
     made = sampler or model.default_sampler(steps=32, seed=seed)
@@ -139,6 +146,8 @@ def harden(
             every[name] = [prompt for prompt in every[name] if _tokens(model, prompt) <= longest]
     if with_rest:
         every |= {"rest": rest(seed), TASKS: [prompt for part in tasks(seed) for prompt in part]}
+    if calibration:
+        every[OWN] = list(calibration)
     every = {name: fitting(model, made, prompts) for name, prompts in every.items()}
     recordings = []
     with planned(sum(map(len, every.values()))):
@@ -156,7 +165,8 @@ def harden(
                 )
             )
             say(f"{name}: {len(recordings[-1])} prompts")
-    found = fit_hardened(read_material(recordings, seed), kinds, quantile=quantile, by_kind=by_kind, say=say)
+    own = recordings.pop() if calibration else None
+    found = fit_hardened(read_material(recordings, seed, own), kinds, quantile=quantile, by_kind=by_kind, say=say)
     found.save(out)
     return found
 
@@ -165,11 +175,22 @@ def _tokens(model: Model, prompt: Prompt) -> int:
     return len(model.encode(prompt.prompt or "", prompt.turns))
 
 
-def check_choices(rounds: int, leave_out: Sequence[str], by_kind: bool = False) -> tuple[str, ...]:
-    """The kinds that are left; `InputError` for kinds that are unknown and rounds that are not possible or too few."""
+def check_choices(
+    rounds: int, leave_out: Sequence[str], by_kind: bool = False, calibration: Sequence[Prompt] = ()
+) -> tuple[str, ...]:
+    """The kinds that are left; `InputError` for kinds that are unknown, too few prompts, and rounds that do not fit."""
     if not 1 <= rounds <= ROUNDS:
         raise InputError(f"rounds is {rounds}; expected 1 to {ROUNDS}")
     kinds = kinds_left(leave_out)
+    if calibration:
+        harmful = next((prompt.id for prompt in calibration if prompt.label == "harmful"), None)
+        if harmful is not None:
+            raise InputError(f"prompt {harmful!r} to calibrate on is labelled harmful; give harmless ones only")
+        if len(calibration) < MINIMUM_CALIBRATION:
+            raise InputError(
+                f"{len(calibration)} prompts to calibrate on are too few; give {MINIMUM_CALIBRATION} or more"
+            )
+        kinds = (*kinds, OWN)
     fewest = min(count for kind, count in HELD_OUT.items() if kind in (*kinds, WRAPPED))
     if by_kind and rounds * fewest < MINIMUM_CALIBRATION:
         raise InputError(
@@ -191,24 +212,26 @@ def prompts_of(number: int, seed: int) -> tuple[list[Prompt], set[str]]:
     return [*fitted, *held_out], {prompt.id for prompt in held_out}
 
 
-def read_material(recordings: Sequence[Recording], seed: int = 0) -> Material:
-    """The states and kinds of recorded rounds, of the rest and of the tasks."""
+def read_material(recordings: Sequence[Recording], seed: int = 0, own: Recording | None = None) -> Material:
+    """The states and kinds of recorded rounds, of the rest and of the tasks, and of prompts of one's own."""
     import pandas as pd
 
     held_out = set().union(*(prompts_of(number, seed)[1] for number in range(ROUNDS)))
     held_out |= {prompt.id for prompt in tasks(seed)[1]}
     tables, states = [], []
-    for recording in recordings:
+    for recording in [*recordings, *([] if own is None else [own])]:
         rows = recording.table
         kinds = [kind_of(*pair) for pair in zip(rows["attack"], rows["category"], strict=True)]
+        if recording is own:
+            kinds = [OWN] * len(rows)
         tables.append(
             pd.DataFrame(
                 {
                     "id": rows["id"],
                     "kind": kinds,
                     "family": [family_of(kind) for kind in kinds],
-                    "harmful": (rows["label"] == "harmful").to_numpy(),
-                    "held_out": rows["id"].isin(held_out).to_numpy(),
+                    "harmful": rows["label"].eq("harmful").fillna(False).to_numpy(dtype=bool),
+                    "held_out": np.full(len(rows), True) if recording is own else rows["id"].isin(held_out).to_numpy(),
                 }
             )
         )
@@ -231,9 +254,11 @@ def fit_hardened(
     table = found.table
     used = table["kind"].isin(kinds).to_numpy() & ~table["held_out"].to_numpy()
     held_out = table["kind"].isin(kinds).to_numpy() & table["held_out"].to_numpy()
-    limiting = held_out if by_kind else held_out & table["kind"].isin(LIMITING).to_numpy()
+    chosen = (OWN,) if OWN in kinds else LIMITING
+    limiting = held_out if by_kind else held_out & table["kind"].isin(chosen).to_numpy()
     harmful, families = table["harmful"].to_numpy()[used], table["family"].to_numpy(dtype=str)[used]
-    guard = ProbeGuard(quantile, C=choices, joint=True).fit(found.chosen(used, (0.5, 1.0)), harmful, groups=families)
+    guard = ProbeGuard(quantile, places=JUDGED_AT, C=choices, joint=True)
+    guard.fit(found.chosen(used, JUDGED_AT), harmful, groups=families)
     say(f"C = {guard.C_:g} of {', '.join(f'{choice:g}' for choice in choices)}")
     looks = ProbeGuard(quantile, places=LOOKS, C=guard.C_, joint=True).fit(found.chosen(used), harmful, groups=families)
     alpha = max(1 - quantile, 1 / (int(limiting.sum()) + 1))
@@ -241,7 +266,7 @@ def fit_hardened(
     harmless = np.flatnonzero(used)[~harmful]
     stream.fit(looks.place_errors(found.chosen(harmless)))
     names = _names(table, limiting) if by_kind else None
-    guard.calibrate(found.chosen(limiting, (0.5, 1.0)), names)
+    guard.calibrate(found.chosen(limiting, JUDGED_AT), names)
     looks.calibrate(found.chosen(limiting), names)
     stream.calibrate(looks.place_errors(found.chosen(limiting)))
     say(

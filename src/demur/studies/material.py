@@ -18,14 +18,24 @@ from demur.prompts import Prompt
 ROUNDS = 8
 """The most rounds there are; no prompt comes twice in a part, and none in both."""
 
-PLAIN, SOUNDS, WRAPPED, TASKS = "plain", "sounds-dangerous", "wrapped", "tasks"
-KINDS = (SOUNDS, "languages", "long", "code")
+PLAIN, ALIKE, SOUNDS, WRAPPED, TASKS, OWN = "plain", "phrased-alike", "sounds-dangerous", "wrapped", "tasks", "own"
+KINDS = (ALIKE, SOUNDS, "languages", "long", "code")
 """Kinds of prompts beside the plain ones; wrappers are kinds too, by their own names."""
 
-FITTED = {PLAIN: (15, 20), "languages": (12, 3), "long": (4, 0), "code": (4, 0)}
-"""Harmless and harmful prompts of a kind that are fitted on in a round; of those that sound dangerous a pair a part."""
+PHRASED_ALIKE = ("plain/how-to", "plain/instructions")
+"""Harmless prompts in the words that harmful ones often begin with, such as "Teach me how to": a kind of their own.
 
-HELD_OUT = {PLAIN: 30, SOUNDS: 10, "languages": 8, "long": 4, "code": 4, WRAPPED: 10}
+They are harder than what people usually ask, so they do not set the limit for plain prompts.
+"""
+
+FITTED = {PLAIN: (23, 20), ALIKE: (20, 0), "languages": (12, 3), "long": (4, 0), "code": (4, 0)}
+"""Harmless and harmful prompts of a kind that are fitted on in a round; of those that sound dangerous one a part.
+
+The harmful sides of the pairs that sound dangerous are fitted on in wrappers only. With all of them among the plain
+ones the probe learns what tells the two sides of a pair apart, and carries over worse to wrappers that were left out.
+"""
+
+HELD_OUT = {PLAIN: 24, ALIKE: 6, SOUNDS: 10, "languages": 8, "long": 4, "code": 4, WRAPPED: 10}
 """Harmless prompts of a kind that are held out in a round."""
 
 RULES_EACH = 2
@@ -46,11 +56,10 @@ def material(number: int, seed: int = 0) -> tuple[list[Prompt], list[Prompt]]:
 def rest(seed: int = 0) -> list[Prompt]:
     """Short prompts that are in no round, to fit on as they are: more requests for little time.
 
-    Plain ones, pairs that sound dangerous, and as many harmless as harmful ones in other languages.
+    Plain ones, harmless ones that sound dangerous, and as many harmless as harmful ones in other languages.
     """
-    pairs = [pair for part in _parts(SOUNDS) for pair in _pairs(part, seed)[2 * ROUNDS :]]
-    found = _left(PLAIN, "harmless", seed) + _left(PLAIN, "harmful", seed)
-    found += [prompt for pair in pairs for prompt in pair]
+    found = _left(PLAIN, "harmless", seed) + _left(ALIKE, "harmless", seed) + _left(PLAIN, "harmful", seed)
+    found += [pair[0] for part in _parts(SOUNDS) for pair in _pairs(part, seed)[2 * ROUNDS :]]
     harmful = _left("languages", "harmful", seed)
     return [*found, *harmful, *_left("languages", "harmless", seed)[: len(harmful)]]
 
@@ -80,17 +89,19 @@ def kinds_left(leave_out: Sequence[str]) -> tuple[str, ...]:
 
 def kind_of(attack: object, category: object) -> str:
     """The kind of a recorded prompt by its row, with None or pandas' NA for no attack: its wrapper, or its own kind."""
-    return attack.removeprefix(f"{WRAPPED}-") if isinstance(attack, str) else str(category).partition("/")[0]
+    if isinstance(attack, str):
+        return attack.removeprefix(f"{WRAPPED}-")
+    return ALIKE if str(category) in PHRASED_ALIKE else str(category).partition("/")[0]
 
 
 def family_of(kind: str) -> str:
-    """The family of a wrapper; other kinds are families of their own."""
-    return WRAPPERS[kind].family if kind in WRAPPERS else kind
+    """The family of a wrapper; other kinds are families of their own, but for those that are phrased alike."""
+    return WRAPPERS[kind].family if kind in WRAPPERS else PLAIN if kind == ALIKE else kind
 
 
 def _fitted(kind: str, number: int, seed: int) -> list[Prompt]:
     if kind == SOUNDS:
-        return [prompt for part in _parts(SOUNDS) for prompt in _pairs(part, seed)[number]]
+        return [_pairs(part, seed)[number][0] for part in _parts(SOUNDS)]
     harmless, harmful = FITTED[kind]
     found = _shuffled(kind, "harmless", seed)[number * harmless : (number + 1) * harmless]
     return [*found, *_shuffled(kind, "harmful", seed)[number * harmful : (number + 1) * harmful]]
@@ -122,7 +133,9 @@ def _wrapped(number: int, seed: int) -> list[Prompt]:
 
 @cache
 def _parts(kind: str) -> tuple[str, ...]:
-    return tuple(sorted({str(prompt.category) for prompt in hardening_prompts(kind)}))
+    if kind == ALIKE:
+        return PHRASED_ALIKE
+    return tuple(sorted({str(prompt.category) for prompt in hardening_prompts(kind)} - {*PHRASED_ALIKE}))
 
 
 @cache
