@@ -20,6 +20,15 @@ from skips import unlisted
 if TYPE_CHECKING:
     from demur.models import Model
 
+LONGEST = ("test_pair.py", "test_paper.py", "test_demo.py", "test_diffusion_study.py", "test_viewer_in_browser.py")
+"""Files that take minutes: two workers that begin with them end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order is else as collected."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 _SKIPPED: dict[str, str] = {}
 
 

@@ -10,31 +10,41 @@ import pytest
 import demur
 from demur.defenses import GuardDefense, generate_guarded
 from demur.judges import CompliesJudge
+from demur.prompts import write_prompts
 from demur.recording import folder as files
 from demur.report import write_report
 from demur.studies import Study, compare_runs, run_study
+from demur.studies.study.prompt_sets import first_of_each, read_sets
 
 TOY = "demur/toy"
 LIMIT = 20
 DIFFUSION = {"diffusion": {}, "order": {"order": "left_to_right"}}
 
 
+def few(folder: Path) -> Path:
+    """The bundled prompts, `LIMIT` of each group; one harmless prompt in each attack's wrapper."""
+    for name, found in read_sets(Path(TOY), LIMIT).items():
+        write_prompts(first_of_each(found, 1) if name == "control_wrapped" else found, folder / f"{name}.jsonl")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Study]:
     """tiny-ar, and tiny-diffusion under its own order and left to right."""
     out = tmp_path_factory.mktemp("pair")
+    prompts = few(out / "prompts")
     causal, masked = demur.load("demur/tiny-ar"), demur.load("demur/tiny-diffusion")
     samplers = {"ar": causal.default_sampler()}
     samplers |= {name: masked.default_sampler(**arguments) for name, arguments in DIFFUSION.items()}
     return {
         name: run_study(
             causal if name == "ar" else masked,
-            TOY,
+            prompts,
             out / name,
             sampler=sampler,
             batch_size=64,
-            limit=LIMIT,
             judge=CompliesJudge(8),
+            check=False,
         )
         for name, sampler in samplers.items()
     }
@@ -127,12 +137,12 @@ def test_a_study_that_was_interrupted_ends_as_if_it_had_not_been(
         written.append(write(*arguments))
 
     model = demur.load("demur/tiny-ar")
-    arguments = {"limit": LIMIT, "judge": CompliesJudge(8)}
+    prompts, arguments = few(tmp_path / "prompts"), {"judge": CompliesJudge(8), "check": False}
     monkeypatch.setattr(files, "write_shard", dying)
     with pytest.raises(KeyboardInterrupt):
-        run_study(model, TOY, tmp_path, batch_size=13, **arguments)
+        run_study(model, prompts, tmp_path / "study", batch_size=13, **arguments)
     monkeypatch.undo()
-    resumed = run_study(model, TOY, tmp_path, batch_size=7, **arguments)
+    resumed = run_study(model, prompts, tmp_path / "study", batch_size=7, **arguments)
     whole = studies["ar"]
     pd.testing.assert_series_equal(resumed.generations["text"], whole.generations["text"])
     np.testing.assert_allclose(resumed.signals, whole.signals, atol=1e-3)

@@ -22,8 +22,13 @@ def text_with_gaps(
 
     decode : turns neighbouring token ids into text. tokens, known : int and bool ``[response]``.
     """
-    ends = np.flatnonzero(known & np.isin(tokens, list(eos_token_ids)))
-    places = np.flatnonzero(known[: ends[0]] if len(ends) else known)
-    runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    places = np.flatnonzero(known)
+    ends = {*eos_token_ids}
+    end = next((at for at, token in enumerate(tokens[places].tolist()) if token in ends), None)
+    places = places[:end]
+    breaks = np.flatnonzero(np.diff(places) > 1) + 1
+    if not len(breaks):
+        return decode(tokens[places].tolist())
+    runs = np.split(places, breaks)
     opening = decode([])  # what stands in front of any text, a thought that the chat template has opened
     return opening + GAP.join(decode(tokens[run].tolist()).removeprefix(opening) for run in runs)

@@ -26,7 +26,7 @@ from demur.recording.gaps import text_with_gaps
 from demur.recording.looked import both_means, looks_made
 from demur.recording.proof import made_from, prove, require_belonging
 from demur.signal import Signal
-from demur.thought import MARKS, answer_of, thought_spans
+from demur.thought import MARKS, answer_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,25 +199,34 @@ class Recording:
 
     def texts_of(self, tokens: StepTokens) -> list[StepText]:
         """The text of every step."""
-        committed = [self._text(row, known) for row, known in zip(*tokens, strict=True)]
+        seen: dict[bytes, str] = {}  # of steps that are alike, as those behind an early end are, one text
+
+        def text(row: np.ndarray, known: np.ndarray) -> str:
+            key = row[known].tobytes() + known.tobytes()
+            if key not in seen:
+                seen[key] = self._text(row, known)
+            return seen[key]
+
+        committed = [text(row, known) for row, known in zip(*tokens, strict=True)]
         if not self.manifest["revises"]:
             return [StepText(text, text) for text in committed]
         # A position that a block has not reached yet is predicted as the mask itself: it is a gap too.
         mask = self.manifest.get("mask_token_id", self.tokenizer.mask_token_id)
         guessed = tokens.is_committed | (tokens.predicted != (-1 if mask is None else mask))
-        predicted = [self._text(row, known) for row, known in zip(tokens.predicted, guessed, strict=True)]
+        predicted = [text(row, known) for row, known in zip(tokens.predicted, guessed, strict=True)]
         return [StepText(*texts) for texts in zip(committed, predicted, strict=True)]
 
     def thought_positions(self, tokens: StepTokens) -> np.ndarray:
         """Which positions of the last step are thought and not answer, bool ``[response]``."""
+        from demur.models.decoding import thought_tokens
+
         predicted = tokens.predicted[-1]
-        known = np.ones(len(predicted), dtype=bool)
-        whole = self._text(predicted, known)
         thought = np.zeros(len(predicted), dtype=bool)
-        if spans := thought_spans(whole) if any(mark in whole for mark in MARKS) else []:
-            read = np.array([len(self._text(predicted[:n], known[:n])) for n in range(len(predicted) + 1)])
-            for start, end in spans:  # a position's text ends inside, as a blank may stand before it
-                thought |= (start < read[1:]) & (read[1:] <= end) & (read[1:] > read[:-1])
+        if not any(mark in self._text(predicted, ~thought) for mark in MARKS):
+            return thought
+        ended = np.isin(predicted, self.manifest["eos_token_ids"]).cumsum() > 0
+        said = predicted[~ended].tolist()
+        thought[: len(said)] = thought_tokens(self.tokenizer, said, str(self.manifest.get("opening", "")))
         return thought
 
     def _text(self, tokens: np.ndarray, known: np.ndarray) -> str:
