@@ -1,6 +1,7 @@
 """Hardening: which prompts a round holds, what is left out, and the guards, table and news that come of it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from demur.errors import InputError
 from demur.guards import LinearGuard, StreamingGuard, load_guard
 from demur.hardening import WRAPPERS
 from demur.models import Model, load
+from demur.serve.guards import load_guards
 from demur.studies import harden
 from demur.studies.hardening import Hardened, default_layers
 from demur.studies.material import FITTED, HELD_OUT, PLAIN, ROUNDS, WRAPPED, kind_of, kinds_left, material
@@ -62,6 +64,14 @@ def test_guards_are_saved_with_what_they_were_made_of(hardened: tuple[Hardened, 
     settings = json.loads((out / "harden.json").read_text())
     assert "context-before" not in settings["kinds"] and "noise-suffix" in settings["resembling"]["gcg"]
     assert settings["C"] == found.guard.C_ and found.guard.n_calibration_ == HELD_OUT[PLAIN]
+
+
+def test_a_guard_of_another_run_in_its_place_is_not_served(hardened: tuple[Hardened, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(hardened[1], tmp_path / "run", ignore=shutil.ignore_patterns("recordings"))
+    load_guards([run])
+    (run / "probe_looks.safetensors").write_bytes((run / "probe_guard.safetensors").read_bytes())
+    with pytest.raises(InputError, match=r"probe_looks.safetensors: is not the file that harden.json was written with"):
+        load_guards([run])
 
 
 def test_false_positives_are_counted_on_held_out_prompts_of_each_kind(hardened: tuple[Hardened, Path]) -> None:

@@ -1,6 +1,8 @@
 """The main job end to end, on the toy model that refuses."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ import demur
 import toy
 from demur import InputError
 from demur.dynamics import wilson
+from demur.files.arrays import read_arrays, write_arrays
 from demur.models import Model
 from demur.samplers import Autoregressive
+from demur.serve.guards import load_guards
 from demur.studies import PROMPT_SETS, Study, read_study, run_study
 from demur.studies.study.detection import auroc
 from demur.studies.study.detectors import (
@@ -64,6 +68,30 @@ def test_a_study_is_read_back_as_it_was_saved(study: Study) -> None:
     np.testing.assert_allclose(again.references, study.references, atol=1e-6)
     pd.testing.assert_frame_equal(again.detection, study.detection)
     assert again.settings == json.loads(json.dumps(study.settings))
+
+
+@pytest.mark.parametrize("name", ["guard", "direction_looks", "anchors"])
+def test_a_guard_of_another_study_in_its_place_is_refused(study: Study, tmp_path: Path, name: str) -> None:
+    run = shutil.copytree(study.path, tmp_path / "run", ignore=shutil.ignore_patterns("recordings"))
+    read_study(run)
+    path = run / f"{name}.safetensors"
+    arrays, header = read_arrays(path, "sri-guard", "direction-guard", "anchors")
+    write_arrays(path, arrays, {**header, "note": "fitted elsewhere"})
+    named = f"{name}.safetensors: is not the file that study.json was written with"
+    with pytest.raises(demur.InputError, match=named):
+        read_study(run)
+    with pytest.raises(demur.InputError, match=named):
+        load_guards([run])
+    path.unlink()
+    with pytest.raises(demur.InputError, match=f"{name}.safetensors: is missing, and study.json lists it"):
+        read_study(run)
+
+
+def test_tables_alone_can_be_saved_elsewhere_and_older_studies_list_no_files(study: Study, tmp_path: Path) -> None:
+    older = {name: value for name, value in study.settings.items() if name != "files"}
+    for one in (study, replace(study, settings=older)):
+        one.save(tmp_path / "tables")
+        assert not read_study(tmp_path / "tables").settings.get("files")
 
 
 def test_a_second_run_generates_nothing(

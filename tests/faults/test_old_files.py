@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,13 @@ import pytest
 from jobs import STEPS, WORDS, demur
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
 import made_up
 from demur import Anchors, InputError, Recording
-from demur.files.seals import UnverifiedWarning, allow_unverified, set_allow_unverified
+from demur.cli.commands import app
+from demur.files.seals import UnverifiedWarning, allow_unverified
+from demur.guards import load_guard
 from demur.judges.cache import VerdictCache
 from demur.recording import write_signal
 
@@ -40,13 +43,6 @@ def _unseal(path: Path) -> None:
             header = json.loads(file.metadata()["demur"])
         del header["hash"]
         save_file(load_file(path), path, {"demur": json.dumps(header)})
-
-
-@pytest.fixture(autouse=True)
-def nothing_allowed() -> Iterator[None]:
-    """The option holds for the rest of a process, here the next command or test."""
-    yield
-    set_allow_unverified(False)
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +118,15 @@ def test_verdicts_of_version_0_1_are_read_only_where_that_is_allowed(tmp_path: P
         VerdictCache(path)
     with allow_unverified(), pytest.warns(UnverifiedWarning):
         assert VerdictCache(path).verdicts == {"a" * 64: True, "b" * 64: False}
+
+
+def test_permission_ends_with_its_command(inputs: Path, tmp_path: Path) -> None:
+    """In one process and one context, where each command names the option or does not have it at all."""
+    at = shutil.copytree(inputs, tmp_path / "at")
+    _unseal(at / "g.safetensors")
+    score = [*map(str, USES["guard"][1](at)), "--out", str(tmp_path / "out.parquet")]
+    with pytest.warns(UnverifiedWarning):
+        assert CliRunner().invoke(app, [*score, "--allow-unverified"]).exit_code == 0
+    assert isinstance(CliRunner().invoke(app, score).exception, InputError)
+    with pytest.raises(InputError, match="carries no hash"):
+        load_guard(at / "g.safetensors")

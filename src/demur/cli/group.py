@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from demur.files.seals import allow_unverified
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,7 +28,8 @@ class Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with allow_unverified(False):  # what the option sets ends with its command
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             sys.stderr.write("demur: stopped; the same command goes on\n")
             sys.exit(INTERRUPTED)

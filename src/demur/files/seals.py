@@ -51,7 +51,7 @@ def allow_unverified(allowed: bool = True) -> Iterator[None]:
 
 
 def set_allow_unverified(allowed: bool) -> None:
-    """As `allow_unverified`, for the rest of the process; the command line's option."""
+    """As `allow_unverified`, for the rest of the block around; the command line's option."""
     _ALLOWED.set(allowed)
 
 

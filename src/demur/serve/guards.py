@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from demur.defenses import Reading, Tap, Verdict
 from demur.defenses.live.watching import Source
 from demur.errors import InputError
+from demur.files.listed import require_listed
 from demur.guards import LinearGuard, StreamingGuard, load_guard
 from demur.looks import Looks
 from demur.models import Model
 from demur.samplers import Step
 from demur.sharing import is_hub_name, open_shared
 from demur.signal import Anchors
+from demur.studies.hardening import SETTINGS_FILE
+from demur.studies.study.results import SETTINGS
 
 STUDY_PAIRS = (
     ("probe_looks.safetensors", "streaming_probe_guard.safetensors"),
@@ -33,6 +36,8 @@ STUDY_PAIRS = (
     ("anchors.safetensors", "streaming_guard.safetensors"),
 )
 """What a study's folder holds: what is watched, and the streaming guard that watches it; the first pair is taken."""
+MANIFESTS = (SETTINGS, SETTINGS_FILE)
+"""Of studies and of `demur harden`; each lists the guards that were written with it."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ def _spread(places: Sequence[str | Path]) -> list[str]:
             (pair for pair in STUDY_PAIRS if all((Path(place) / one).is_file() for one in pair)),
             None,
         )
+        for manifest in MANIFESTS if pair else ():
+            require_listed(Path(place), manifest)
         if pair is None and (Path(place).is_dir() or is_hub_name(place)):
             shared = open_shared(place)
             found += [str(shared.folder / name) for name in shared.files]

@@ -15,6 +15,7 @@ import numpy as np
 
 from demur.dynamics import FIELDS, wilson
 from demur.errors import InputError
+from demur.files.listed import FILES, hashes_of
 from demur.files.manifests import write_manifest
 from demur.files.staging import switched
 from demur.files.tables import write_table
@@ -99,8 +100,9 @@ class Hardened:
         with switched(out, SETTINGS_FILE) as new:
             for name, guard in ((GUARD_FILE, self.guard), (LOOKS_FILE, self.looks), (STREAMING_FILE, self.stream)):
                 guard.save(new / name)
+            files = hashes_of(new)
             table = write_table(new / TABLE_FILE, self.false_positives)
-            write_manifest(new / SETTINGS_FILE, {**self.settings, "tables": {TABLE_FILE: table}})
+            write_manifest(new / SETTINGS_FILE, {**self.settings, FILES: files, "tables": {TABLE_FILE: table}})
 
 
 def harden(

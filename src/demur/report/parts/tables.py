@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from demur.dynamics import wilson
+from demur.files.listed import FILES
 from demur.report.parts.groups import ALL_ATTACKS, HARMFUL, RATE_COLUMNS, attacks, name_of
 from demur.report.parts.labels import NOT_MEASURED, Cell, area, percent, percent_of, plain
 from demur.studies.study.detectors import DIRECTION, SRI, TEXT
@@ -116,8 +117,8 @@ def anchor_cells(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def settings_sections(study: Study) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Every setting but the quick check as text, those that hold others as a section of their own."""
-    settings = {name: value for name, value in study.settings.items() if name != "check"}
+    """Every setting but the quick check and the files as text, those that hold others as a section of their own."""
+    settings = {name: value for name, value in study.settings.items() if name not in ("check", FILES)}
     single = [(name.replace("_", " "), value) for name, value in settings.items() if not _mapping(value)]
     sections = [("study", [(name, plain(value)) for name, value in single])]
     for name, value in settings.items():

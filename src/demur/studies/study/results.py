@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demur.errors import InputError
+from demur.files.listed import FILES, require_hashes
 from demur.files.manifests import read_manifest, write_manifest
 from demur.files.seals import allow_unverified as allowing
 from demur.files.staging import found, switched
@@ -46,7 +47,7 @@ CORE = ("generations", "scores", "signals")
 class Study:
     """The results of one model under one sampler.
 
-    settings : model, sampler, layers, thresholds, counts, versions; plain values.
+    settings : model, sampler, layers, thresholds, counts, versions, hashes of anchors and guards; plain values.
     generations : a row a generation of the test sets and the guard's sets, with the columns set, id, group,
         label, attack, goal, category, prompt, text, refused, tokens, prompt_tokens, seconds, answer_tokens (those
         before the end-of-sequence), final_signal, mean_signal, guard_error, flagged.
@@ -142,10 +143,13 @@ class Study:
         }
         signals = pd.DataFrame({"set": self.generations["set"], "id": self.generations["id"], **columns})
         tables = {"generations": self.generations, "scores": self.scores, **self.tables, "signals": signals}
+        settings = dict(self.settings)
+        if listed := settings.get(FILES):  # a folder that only takes the tables has none of these files
+            settings[FILES] = {name: listed[name] for name in listed if found(Path(folder), name).is_file()}
         references = self.references.astype(float).round(6).tolist()
         with switched(Path(folder), SETTINGS) as new:
             hashes = {f"{name}.parquet": write_table(new / f"{name}.parquet", one) for name, one in tables.items()}
-            write_manifest(new / SETTINGS, {**self.settings, "references": references, "tables": hashes})
+            write_manifest(new / SETTINGS, {**settings, "references": references, "tables": hashes})
 
 
 def is_study(folder: Path) -> bool:
@@ -157,13 +161,15 @@ def read_study(folder: str | Path, *, allow_unverified: bool = False) -> Study:
     """Read the results that `Study.save` wrote.
 
     allow_unverified : read studies of demur 0.1 too, whose tables carry no hash.
-    Raises `InputError` where the folder holds none, or where a table is damaged or of another study.
+    Raises `InputError` where the folder holds none, or where a table, anchors or a guard is damaged or of another
+    study.
     """
     folder = Path(folder)
     if not is_study(folder):
         raise InputError(f"{folder}: holds no study results ({SETTINGS} is missing); run `demur study` into it first")
     with allowing(allow_unverified):
         settings = read_manifest(found(folder, SETTINGS))
+        require_hashes(folder, settings.get(FILES), SETTINGS)
         tables = _read_tables(folder, settings.pop("tables", None))
     try:
         signals, references = tables.pop("signals"), np.array(settings.pop("references"), dtype=np.float32)

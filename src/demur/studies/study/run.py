@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from demur.files.listed import FILES, hashes_of
 from demur.files.locking import locked
 from demur.files.staging import switched
 from demur.judges import Judge
@@ -112,6 +113,7 @@ def run_study(
         with switched(out, SETTINGS) as new:  # guards, anchors and tables of one study, or those of the one before
             anchored.anchors.save(new / "anchors.safetensors")
             study = analyse(recordings, anchored, quantile=quantile, judge=judge, seed=seed, out=new)
-            study = replace(study, settings={**study.settings, "limit": limit, "check": proof}, path=out)
+            settings = {**study.settings, "limit": limit, "check": proof, FILES: hashes_of(new)}
+            study = replace(study, settings=settings, path=out)
             study.save(new)
     return study
