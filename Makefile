@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-faults test-serve test-wheel test-vllm test-ray lint format docs bench train-tiny clean
+.PHONY: setup demo test test-long test-faults test-serve test-wheel test-vllm test-ray lint format docs bench train-tiny clean
 
 setup: $(STAMP)
 
@@ -33,8 +33,14 @@ format: setup
 	$(BIN)/ruff format .
 
 # Two workers, a file at a time: tests of one file share models that take seconds to train.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not long"
+
+# What takes long by its nature (tests/long.py): whole studies, the protocol of the paper, kills, a browser.
+test-long: setup
+	$(PYTEST) -m long
 
 # The long runs over damaged files.
 test-faults: setup

@@ -10,11 +10,14 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
+from long import is_long
 from skips import unlisted
 
 if TYPE_CHECKING:
@@ -24,8 +27,12 @@ LONGEST = ("test_pair.py", "test_paper.py", "test_demo.py", "test_diffusion_stud
 """Files that take minutes: two workers that begin with them end together."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the order is else as collected."""
+    """Mark the long tests, and put the longest files first; the order is else as collected."""
+    for item in items:
+        if is_long(item):
+            item.add_marker(pytest.mark.long)
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
@@ -63,11 +70,43 @@ def _remember(report: pytest.TestReport | pytest.CollectReport) -> None:
         _SKIPPED[report.nodeid] = reason.removeprefix("Skipped: ")
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills once a run, for all workers: the first that asks makes it, and others wait for it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.with_suffix(".made").exists():
+            folder.mkdir()
+            make(folder)
+            folder.with_suffix(".made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import toy
 
-    return toy.save(tmp_path_factory.mktemp("toy"))
+    return made_once(tmp_path_factory, "toy", toy.save)
+
+
+@pytest.fixture(scope="session")
+def diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of the toy masked-diffusion model."""
+    import toy_diffusion
+
+    return made_once(tmp_path_factory, "toy-diffusion", toy_diffusion.save)
+
+
+@pytest.fixture(scope="session")
+def toy_study(toy_folder: Path, toy_prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small study of the toy model, made without a quick check; tests that change it copy it."""
+    import demur
+    from demur.studies import run_study
+
+    def make(out: Path) -> None:
+        run_study(demur.load(toy_folder, device="cpu"), toy_prompts, out, steps=6, limit=24, check=False)
+
+    return made_once(tmp_path_factory, "toy-study", make)
 
 
 @pytest.fixture

@@ -19,7 +19,14 @@ def table() -> dict[str, str]:
     return {cells[1].strip(): cells[2].strip() for cells in rows[1:]}
 
 
-@pytest.mark.parametrize("name", sorted(architectures.ARCHITECTURES))
+QUICK = {"gemma3_text", "gpt2", "llama", "mamba", "mixtral", "qwen2", "qwen3", "rwkv"}
+"""What most checkpoints are, and one of each kind of state."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.long) for n in sorted(architectures.ARCHITECTURES)],
+)
 def test_an_architecture_is_followed_exactly_or_refused_as_the_docs_say(name: str, table: dict[str, str]) -> None:
     outcome = architectures.check(name)  # differing tokens or states are its own errors
     expected = f"refused: {outcome.refused}" if outcome.refused else "works"

@@ -18,7 +18,7 @@ def test_a_study_keeps_its_quick_check_and_the_report_shows_it(
     toy_model: Model, toy_prompts: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    study = run_study(toy_model, toy_prompts, tmp_path, steps=6, say=said.append)
+    study = run_study(toy_model, toy_prompts, tmp_path, steps=6, limit=24, say=said.append)
     kept = json.loads((tmp_path / "study.json").read_text())["check"]
     assert kept["ok"] is True and kept["quick"] is True
     assert kept["fingerprint"] == study.settings["fingerprint"]
@@ -40,16 +40,14 @@ def test_a_study_stops_in_one_line_where_its_check_fails(toy_model: Model, toy_p
 
 
 def test_a_check_that_was_left_out_is_kept_as_such(toy_model: Model, toy_prompts: Path, tmp_path: Path) -> None:
-    run_study(broken.leaking(toy_model, rows=3), toy_prompts, tmp_path, steps=6, check=False)
+    run_study(broken.leaking(toy_model, rows=3), toy_prompts, tmp_path, steps=6, limit=24, check=False)
     study = read_study(tmp_path)
     assert study.settings["check"] == {"ok": None, "sentence": "left out with --no-check", "rows": []}
     assert "left out with --no-check" in write_report(study, tmp_path / "report.html").read_text()
 
 
-def test_a_study_from_before_there_was_a_check_is_still_shown(
-    toy_model: Model, toy_prompts: Path, tmp_path: Path
-) -> None:
-    study = run_study(toy_model, toy_prompts, tmp_path, steps=6, check=False)
+def test_a_study_from_before_there_was_a_check_is_still_shown(toy_study: Path, tmp_path: Path) -> None:
+    study = read_study(toy_study)
     old = replace(study, settings={name: value for name, value in study.settings.items() if name != "check"})
     assert "on this model, device and dtype: not measured." in write_report(old, tmp_path / "old.html").read_text()
 

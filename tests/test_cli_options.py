@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -42,3 +43,19 @@ def test_record_takes_the_system_prompt_and_the_columns(tmp_path: Path) -> None:
     assert manifest["provenance"]["chat_format"]["system"] == "Be brief."
     with pytest.raises(InputError, match="differs in"):
         CliRunner().invoke(app, [*command, *options, "--no-system"], catch_exceptions=False)
+
+
+def test_serve_loads_a_model_as_of_the_family_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    import demur.serve
+
+    seen: dict[str, object] = {}
+
+    def loading(model: str, *more: Any) -> None:
+        seen.update(more[3], model=model)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(demur.serve, "load_guards", lambda places: [])
+    monkeypatch.setattr("demur.cli.serve.load_model", loading)
+    ran = CliRunner().invoke(app, ["serve", "some/model", "--guard", "runs/x", "--family", "autoregressive"])
+    assert isinstance(ran.exception, InputError) and str(ran.exception) == "far enough"
+    assert seen == {"model": "some/model", "family": "autoregressive"}

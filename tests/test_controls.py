@@ -1,5 +1,6 @@
 """Controls: harmless prompts in the attacks' wrappers, and what is measured on them."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,13 +106,13 @@ def test_controls_that_do_not_fit_the_context_are_left_out_and_said_so(toy_folde
     folder = toy.write_prompts(tmp_path / "prompts", list(PROMPT_SETS))
     toy.write_control(folder, "long", "cook " * 200)
     news: list[str] = []
-    study = run_study(demur.load(toy_folder), folder, tmp_path / "out", steps=6, say=news.append)
+    study = run_study(demur.load(toy_folder), folder, tmp_path / "out", steps=6, limit=24, check=False, say=news.append)
     assert any(line.startswith("control_long: 1 of 1 prompts do not fit") for line in news)
     assert set(study.controls["control"]) == {"control_twice", "control_wrapped"}
 
 
-def test_a_study_without_its_controls_says_what_to_do(toy_folder: Path, toy_prompts: Path, tmp_path: Path) -> None:
-    study = run_study(demur.load(toy_folder), toy_prompts, tmp_path, steps=6, limit=30)
-    (study.path / "controls.parquet").unlink()
+def test_a_study_without_its_controls_says_what_to_do(toy_study: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(toy_study, tmp_path / "run", ignore=shutil.ignore_patterns("recordings"))
+    (run / "controls.parquet").unlink()
     with pytest.raises(InputError, match=r"controls\.parquet.*run its `demur study` again"):
-        read_study(study.path)
+        read_study(run)

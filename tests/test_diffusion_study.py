@@ -28,11 +28,6 @@ ORDERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def diffusion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_diffusion.save(tmp_path_factory.mktemp("diffusion"))
-
-
-@pytest.fixture(scope="module")
 def model(diffusion_folder: Path) -> Model:
     return demur.load(diffusion_folder, device="cpu")
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pandas as pd
 import pytest
 
 import demur
+from demur.cli import main
 from demur.errors import InputError
 from demur.guards import LinearGuard, StreamingGuard, load_guard
 from demur.hardening import WRAPPERS
@@ -140,8 +139,13 @@ def test_layers_lie_an_eighth_apart(toy_model: Model) -> None:
     assert np.unique(default_layers(toy_model)).tolist() == list(default_layers(toy_model))
 
 
-def test_the_command_refuses_an_unknown_kind_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "demur", "harden", "demur/tiny-ar", "--out", str(tmp_path / "a")]
-    ran = subprocess.run([*command, "--leave-out", "gcg"], capture_output=True, text=True, check=False)
-    assert ran.returncode == 2 and "kind 'gcg' to leave out is unknown" in ran.stderr
-    assert ran.stderr.count("\n") == 1 and not (tmp_path / "a").exists()
+def test_the_command_refuses_an_unknown_kind_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["demur", "harden", "demur/tiny-ar", "--out", str(tmp_path / "a"), "--leave-out", "gcg"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and "kind 'gcg' to leave out is unknown" in said
+    assert said.count("\n") == 1 and not (tmp_path / "a").exists()

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import demur
-import toy
 import toy_diffusion
 from demur.models import Model
 from demur.recording import Recording
@@ -21,17 +20,13 @@ from demur.studies import PROMPT_SETS, Study, compare_runs, run_study
 from demur.studies.study.derivers import text_signals
 
 STEPS = toy_diffusion.RESPONSE
+LIMIT = 24
 Reads = Counter[tuple[Path, int]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return demur.load(toy_diffusion.save(tmp_path_factory.mktemp("diffusion")), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy.write_prompts(tmp_path_factory.mktemp("prompts"), list(PROMPT_SETS))
+def model(diffusion_folder: Path) -> Model:
+    return demur.load(diffusion_folder, device="cpu")
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
 
 
 @pytest.fixture(scope="module")
-def study(model: Model, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(model: Model, toy_prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A study that counted its reads on the way."""
     out, counted = tmp_path_factory.mktemp("study"), Counter()
     with pytest.MonkeyPatch.context() as patch:
@@ -61,7 +56,7 @@ def study(model: Model, prompts: Path, tmp_path_factory: pytest.TempPathFactory)
 
         patch.setattr(files, "read_shard_arrays", counting)
         sampler = model.default_sampler(steps=STEPS, response_length=STEPS)
-        found = run_study(model, prompts, out, sampler=sampler, batch_size=40)
+        found = run_study(model, toy_prompts, out, sampler=sampler, batch_size=20, limit=LIMIT, check=False)
     read_often = {place: often for place, often in counted.items() if place[0].is_relative_to(out)}
     assert {folder.name for folder, _ in read_often} >= set(PROMPT_SETS)
     assert set(read_often.values()) == {1}
@@ -78,9 +73,10 @@ def test_a_study_reads_every_shard_once(study: Study) -> None:
 
 
 def test_a_second_study_reads_no_shard_but_those_of_anchors(
-    study: Study, model: Model, prompts: Path, reads: Reads
+    study: Study, model: Model, toy_prompts: Path, reads: Reads
 ) -> None:
-    again = run_study(model, prompts, study.path, sampler=model.default_sampler(steps=STEPS, response_length=STEPS))
+    sampler = model.default_sampler(steps=STEPS, response_length=STEPS)
+    again = run_study(model, toy_prompts, study.path, sampler=sampler, limit=LIMIT, check=False)
     assert {folder.name for folder, _ in reads} <= {"anchors_harmless", "anchors_harmful"}
     assert set(reads.values()) == {1}
     np.testing.assert_array_equal(again.signals, study.signals)

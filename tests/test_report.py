@@ -368,6 +368,25 @@ def test_a_figure_too_large_as_svg_becomes_a_png(study: Study, monkeypatch: pyte
     assert 'alt="a &#34;description&#34;"' in markup
 
 
+def test_figures_of_many_attacks_show_a_stated_sample_and_the_tables_hold_all(tmp_path: Path) -> None:
+    """What is drawn is bounded, so the time of a report grows with its tables alone."""
+    few, many = (make_study(40, 20, {f"attack {number}": 3 for number in range(count)}) for count in (24, 60))
+    for draw in (report.bands_figure, report.roc_figure, report.irr_figure):
+        artists = [len(draw(study).findobj()) for study in (few, many)]
+        assert artists[1] <= 1.05 * artists[0], draw.__name__
+    areas = many.detection.query("detector == 'SRI Guard' and subset == 'all'").set_index("group")["auroc"]
+    areas = areas[areas.index.str.startswith("attack ")].sort_values()
+    shown = [axes.get_title(loc="left") for axes in report.bands_figure(many).axes]
+    drawn = [title.split("\n")[0] for title in shown if title.startswith("attack ")]
+    assert len(drawn) == 24
+    assert (areas[drawn].min(), areas[drawn].max()) == (areas.min(), areas.max())
+    page = Page(report.write_report(many, tmp_path / "report.html"))
+    assert "Figures show 24 of 60 attacks" in page.text
+    rows = re.findall(r"<span class=\"name\">(attack \d+)</span>", page.source)
+    assert set(rows) == set(areas.index)
+    assert "Figures show" not in Page(report.write_report(few, tmp_path / "few.html")).text
+
+
 def test_the_panels_of_the_groups_are_independent(study: Study) -> None:
     # Each change of a shared axis is passed on to all others: with 200 attacks that took most of a minute.
     for axes in bands_figure(study).axes:

@@ -24,7 +24,7 @@ def test_a_listed_reason_is_allowed_and_any_other_is_named() -> None:
 def test_a_run_fails_only_under_ci_and_only_for_an_unlisted_reason(
     tmp_path: Path, reason: str, ci: str, status: int
 ) -> None:
-    for name in ("conftest.py", "skips.py"):
+    for name in ("conftest.py", "long.py", "skips.py"):
         (tmp_path / name).write_text((HERE / name).read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "test_one.py").write_text(
         f"import pytest\ndef test_run(): pass\n@pytest.mark.skip(reason={reason!r})\ndef test_skipped(): pass\n",

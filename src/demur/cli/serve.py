@@ -15,6 +15,7 @@ from demur.cli.options import (
     AllowUnverified,
     Device,
     Dtype,
+    FamilyName,
     ModelName,
     NoSystem,
     Plugin,
@@ -66,6 +67,7 @@ def serve(
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
+    family: FamilyName = None,
     system: System = None,
     no_system: NoSystem = False,
     template: Template = None,
@@ -99,7 +101,7 @@ def serve(
     )
     keys = keys_of(api_key_env, api_key_file)
     watched = load_guards(guard)
-    chat = chat_options(system, no_system, template, template_arg)
+    chat = chat_options(system, no_system, template, template_arg, family=family)
     loaded = load_model(model, device, dtype, revision, chat, told.say)
     app = make_app(loaded, watched, settings, keys=keys, name=name, log=log, log_text=log_text)
     if not keys and host not in LOOPBACK:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import cache
 from typing import Any
 
 from demur.errors import InputError
@@ -32,7 +33,7 @@ def hardening_prompts(kind: str | None = None, *, label: str | None = None) -> l
     """
     if label not in (None, "harmless", "harmful"):
         raise InputError(f"label {label!r} is unknown; give 'harmless' or 'harmful'")
-    chosen = [prompt for file in _files(kind) for prompt in checked_rows(file, enumerate_rows(file), None)]
+    chosen = [prompt for file in _files(kind) for prompt in _prompts_of(file)]
     inside = [prompt for prompt in chosen if kind is None or _is_in(prompt, kind)]
     if not inside:
         parts = sorted({str(prompt.category) for prompt in chosen})
@@ -56,6 +57,12 @@ def hardening_pairs(kind: str = "sounds-dangerous") -> list[tuple[Prompt, Prompt
     if any(len(pair) < 2 for pair in sides.values()):
         raise InputError(f"kind {kind!r} is not in pairs; give 'sounds-dangerous' or a part of it")
     return [(pair["harmless"], pair["harmful"]) for pair in sides.values()]
+
+
+@cache
+def _prompts_of(file: str) -> tuple[Prompt, ...]:
+    """The prompts of a shipped file, read once: `demur harden` asks for parts of them over a hundred times."""
+    return tuple(checked_rows(file, enumerate_rows(file), None))
 
 
 def enumerate_rows(file: str) -> list[tuple[str, Any]]:

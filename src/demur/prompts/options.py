@@ -6,7 +6,7 @@ demur's names. A column is never guessed from its content, only from its name, c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,17 +43,20 @@ class ReadOptions:
 
         Raises `InputError` where a mapped column is missing or two columns could be the same field.
         """
-        places = {name: self._column(where, name, row) for name in self.fields}
+        taken = {column for column in self.columns.values() if column}
+        alike: dict[str, list[Any]] = {}
+        for column in row:
+            if column not in taken:
+                alike.setdefault(_plain(column), []).append(column)
+        places = {name: self._column(where, name, row, alike.get(name, [])) for name in self.fields}
         return {name: row[column] for name, column in places.items() if column is not None}
 
-    def _column(self, where: str, name: str, row: Mapping[Any, Any]) -> Any:
+    def _column(self, where: str, name: str, row: Mapping[Any, Any], alike: Sequence[Any]) -> Any:
         if name in self.columns:
             wanted = self.columns[name]
             if wanted and wanted not in row:
                 raise InputError(f"{where}: has no column {wanted!r} for {name!r}; {_found(row)}")
             return wanted or None
-        taken = {column for column in self.columns.values() if column}
-        alike = [column for column in row if column not in taken and _plain(column) == name]
         if len(alike) > 1:
             raise InputError(
                 f"{where}: the columns {' and '.join(map(repr, alike))} could both be {name!r}; say which: "

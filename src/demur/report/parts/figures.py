@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from demur.files.writing import write_whole
-from demur.report.parts.groups import HARMFUL, RATE_COLUMNS, Style, attacks, name_of, style_of
+from demur.report.parts.groups import HARMFUL, RATE_COLUMNS, Style, attacks, drawn, drawn_words, name_of, style_of
 from demur.report.parts.labels import NOT_MEASURED, area, broken, short
 from demur.report.parts.look import INK, MUTED, RULE, STYLE, WIDTH, render, say_not_measured, tint
 from demur.report.parts.sample import sampled
@@ -68,7 +68,7 @@ def _shown(part: int, count: int) -> str:
 @matplotlib.rc_context(STYLE)
 def roc_figure(study: Study) -> Figure:
     """ROC curves of the guard's error, each attack and plain harmful prompts against the harmless test prompts."""
-    figure = Figure(figsize=(WIDTH, 4.1 + 0.2 * len(attacks(study))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.1 + 0.2 * len(drawn(study))), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=RULE, linewidth=0.8)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -78,7 +78,7 @@ def roc_figure(study: Study) -> Figure:
     )
     limit = (study.settings.get("guard") or {}).get("threshold")
     handles = []
-    for name, set_name in [(name, "test_attacks") for name in attacks(study)] + [(HARMFUL, "test_harmful")]:
+    for name, set_name in [(name, "test_attacks") for name in drawn(study)] + [(HARMFUL, "test_harmful")]:
         positives = _errors(study, set_name, name if set_name == "test_attacks" else None)
         if len(negatives) and len(positives):
             handles.append(_roc(axes, negatives, positives, limit, style_of(study, name)))
@@ -88,7 +88,7 @@ def roc_figure(study: Study) -> Figure:
     if handles and limit is not None:
         handles.append(Line2D([], [], color=MUTED, marker="o", linestyle="", label="calibrated threshold of the guard"))
     if handles:
-        title = "AUROC against harmless prompts (95% interval)"
+        title = "\n".join(filter(None, ["AUROC against harmless prompts (95% interval)", drawn_words(study)]))
         figure.legend(handles=handles, loc="outside lower left", title=title, alignment="left")
     return figure
 
@@ -97,7 +97,10 @@ def roc_figure(study: Study) -> Figure:
 def irr_figure(study: Study) -> Figure:
     """Internal recovery rates by group and lambda_r, with 95% intervals."""
     rates = study.rates.reindex(columns=RATE_COLUMNS)
-    rates = rates[(rates["rate"] == "IRR") & (rates["count"] > 0)].dropna(subset=["value"])
+    hidden = set(attacks(study)) - set(drawn(study))
+    rates = rates[(rates["rate"] == "IRR") & (rates["count"] > 0) & ~rates["group"].isin(hidden)].dropna(
+        subset=["value"]
+    )
     groups, limits = list(dict.fromkeys(rates["group"])), sorted(set(rates["threshold"]), reverse=True)
     figure = Figure(figsize=(WIDTH, 1.2 + 0.5 * max(len(groups), 2)), layout="constrained")
     axes = figure.add_subplot()
@@ -120,7 +123,9 @@ def irr_figure(study: Study) -> Figure:
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     greys = [Patch(color=tint(MUTED, i, len(limits)), label=f"λr = {limit:g}") for i, limit in enumerate(limits)]
-    figure.legend(handles=greys, loc="outside upper left", ncols=len(limits), handlelength=1)
+    figure.legend(
+        handles=greys, loc="outside upper left", ncols=len(limits), handlelength=1, title=drawn_words(study) or None
+    )
     return figure
 
 

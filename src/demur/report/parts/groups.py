@@ -16,6 +16,8 @@ from demur.studies.study.results import Study
 HARMLESS, HARMFUL = "harmless", "harmful"
 REFUSED, COMPLIED = "harmful, refused", "harmful, complied"
 ALL_ATTACKS = "all attacks"
+MOST_DRAWN = 24
+"""Attacks that a figure shows: more are not told apart, and take time to draw. Tables hold all."""
 
 
 RATE_COLUMNS = ["rate", "group", "threshold", "value", "low", "high", "count"]
@@ -48,6 +50,29 @@ def attacks(study: Study) -> list[str]:
     return list(dict.fromkeys(rows.loc[rows["set"] == "test_attacks", "group"]))
 
 
+def drawn(study: Study) -> list[str]:
+    """The attacks that figures show, in the order in which they appear: all, or `MOST_DRAWN` of them.
+
+    Those lie at even distances in the order of the guard's AUROC, the lowest and the highest among them.
+    """
+    names = attacks(study)
+    if len(names) <= MOST_DRAWN:
+        return names
+    rows = study.detection
+    guard = rows[(rows["detector"] == rows["detector"].iloc[0]) & (rows["subset"] == "all")] if len(rows) else rows
+    areas = dict(zip(guard["group"], guard["auroc"], strict=True)) if len(guard) else {}
+    order = sorted(names, key=lambda name: np.nan_to_num(areas.get(name, np.nan), nan=np.inf))
+    places = np.linspace(0, len(order) - 1, MOST_DRAWN).round().astype(int)
+    chosen = {order[place] for place in places}
+    return [name for name in names if name in chosen]
+
+
+def drawn_words(study: Study) -> str:
+    """How many of the attacks figures show, for their keys; empty where they show all."""
+    every, shown = len(attacks(study)), len(drawn(study))
+    return "" if shown == every else f"{shown} of {every} attacks"
+
+
 def name_of(group: object) -> str:
     """A group's name as printed: the harmful prompts that no attack was put on are the plain ones."""
     return "plain harmful" if group == HARMFUL else str(group)
@@ -70,7 +95,7 @@ def refusals(study: Study) -> np.ndarray:
 
 
 def members(study: Study) -> dict[str, np.ndarray]:
-    """The test generations of each group, as masks ``[generations]``; plain harmful prompts by their verdict."""
+    """The test generations of each group that is drawn, as masks ``[generations]``; plain harmful ones by verdict."""
     rows, refused = study.generations, refusals(study)
     plain = (rows["set"] == "test_harmful").to_numpy(dtype=bool)
     attacked = (rows["set"] == "test_attacks").to_numpy(dtype=bool)
@@ -79,4 +104,4 @@ def members(study: Study) -> dict[str, np.ndarray]:
         REFUSED: plain & refused,
         COMPLIED: plain & ~refused,
     }
-    return found | {name: attacked & (rows["group"] == name).to_numpy(dtype=bool) for name in attacks(study)}
+    return found | {name: attacked & (rows["group"] == name).to_numpy(dtype=bool) for name in drawn(study)}

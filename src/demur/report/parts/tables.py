@@ -58,11 +58,12 @@ def detection_table(study: Study, subset: str, caption: str) -> Table:
     """A row an attack: AUROC and share caught at the calibrated threshold, for the detectors of `SHOWN`."""
     chosen = study.detection[study.detection["subset"] == subset]
     detectors = [name for name in SHOWN if (chosen["detector"] == name).any()]
+    of = dict(iter(chosen.groupby(["group", "detector"], sort=False)))  # once: a filter a cell reads all rows each time
     rows = []
     for group in dict.fromkeys(chosen["group"]):
         cells: list[Cell] = []
         for detector in detectors:
-            cells += _detection(chosen[(chosen["group"] == group) & (chosen["detector"] == detector)])
+            cells += _detection(of.get((group, detector), chosen[:0]))
         rows.append((name_of(group), cells))
     return Table(caption, "attack", [(name, column) for name in detectors for column in ("AUROC", "caught")], rows)
 

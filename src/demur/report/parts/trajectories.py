@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from demur.report.parts.groups import HARMFUL, HARMLESS, Style, members, name_of, style_of
+from demur.report.parts.groups import HARMFUL, HARMLESS, Style, drawn_words, members, name_of, style_of
 from demur.report.parts.labels import broken, short
 from demur.report.parts.look import INK, MUTED, RULE, STYLE, WIDTH, say_not_measured
 from demur.studies.study.results import Study
@@ -115,7 +115,8 @@ def _band_key(study: Study) -> list[Patch | Line2D]:
         Line2D([], [], color=style_of(study, name).colour, linewidth=0.8, linestyle=(0, (2, 1.5)), label=word)
         for name, word in zip((HARMLESS, HARMFUL), words, strict=True)
     ]
-    return [Patch(color=MUTED, alpha=0.3, label="group: mean,\n10–90% band"), *references]
+    band = "\n".join(filter(None, ["group: mean,\n10–90% band", drawn_words(study)]))
+    return [Patch(color=MUTED, alpha=0.3, label=band), *references]
 
 
 def signal_axes(axes: Axes, study: Study) -> None:

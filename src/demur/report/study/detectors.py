@@ -45,9 +45,9 @@ def controls_table(study: Study) -> Table:
     if not names:
         return Table(caption, "harmless prompts", columns, [])
     body = [("test prompts, as they are", [cell for name in names for cell in _plain(study, name)])]
+    of = {(row.control, row.group, row.detector): row for row in rows[::-1].itertuples()}  # the first of its kind
     for control, group in dict.fromkeys(zip(rows["control"], rows["group"], strict=True)):
-        chosen = rows[(rows["control"] == control) & (rows["group"] == group)]
-        cells = [cell for name in names for cell in _control(chosen[chosen["detector"] == name])]
+        cells = [cell for name in names for cell in _control(of.get((control, group, name)))]
         body.append((control_name(control, group), cells))
     return Table(caption, "harmless prompts", columns, body)
 
@@ -68,11 +68,14 @@ def streaming_table(study: Study) -> Table:
     rows = study.streaming
     names = _names(rows)
     columns = [(name, column) for name in names for column in ("stopped", "median step")]
+    of: dict[tuple[str, str], Any] = (
+        {(row.detector, row.group): row for row in rows[::-1].itertuples()} if names else {}
+    )
     body = []
     for group in dict.fromkeys(rows["group"]) if names else ():
         cells: list[Cell] = []
         for name in names:
-            row: Any = next(rows[(rows["detector"] == name) & (rows["group"] == group)].itertuples(), None)
+            row = of.get((name, group))
             cells += [Cell(NOT_MEASURED)] * 2 if row is None else _stopped(row)
         body.append((name_of(group), cells))
     caption = (
@@ -137,8 +140,7 @@ def _plain(study: Study, name: str) -> list[Cell]:
     return [_flagged(study, name), auroc]
 
 
-def _control(rows: pd.DataFrame) -> list[Cell]:
-    row: Any = next(rows.itertuples(), None)
+def _control(row: Any) -> list[Cell]:
     if row is None:
         return [Cell(NOT_MEASURED), Cell(NOT_MEASURED)]
     flagged = percent(row.value, row.low, row.high, int(row.count))

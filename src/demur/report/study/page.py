@@ -16,7 +16,7 @@ from markupsafe import Markup
 from demur.report.parts.embed import embed
 from demur.report.parts.figures import irr_figure, projection_figure, roc_figure
 from demur.report.parts.first import kinds_figure, three_numbers
-from demur.report.parts.groups import attacks, name_of, refusals
+from demur.report.parts.groups import attacks, drawn_words, name_of, refusals
 from demur.report.parts.labels import measured, plain, visible
 from demur.report.parts.linked import write_page
 from demur.report.parts.tables import (
@@ -126,6 +126,7 @@ def _context(study: Study, show_text: bool) -> dict[str, Any]:
         "streaming": streaming_table(study),
         "promises": promises(study),
         "figures": _figures(study),
+        "drawn": drawn_words(study),
         "examples": [_example(study, kind, place, show_text) for kind, place in example_places(study).items()],
         "threshold": measured((study.settings.get("guard") or {}).get("threshold")),
         "compliance": plain(study.settings.get("compliance", 0.5)),
