@@ -68,9 +68,7 @@ def streaming_table(study: Study) -> Table:
     rows = study.streaming
     names = _names(rows)
     columns = [(name, column) for name in names for column in ("stopped", "median step")]
-    of: dict[tuple[str, str], Any] = (
-        {(row.detector, row.group): row for row in rows[::-1].itertuples()} if names else {}
-    )
+    of: dict[Any, Any] = {(row.detector, row.group): row for row in rows[::-1].itertuples()} if names else {}
     body = []
     for group in dict.fromkeys(rows["group"]) if names else ():
         cells: list[Cell] = []
