@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long test-faults test-serve test-wheel test-vllm test-ray lint format docs bench train-tiny clean
+.PHONY: setup demo test test-long test-faults test-serve test-wheel test-vllm test-ray lint format docs bench train-tiny clean test-quantised
 
 setup: $(STAMP)
 
@@ -76,7 +76,7 @@ $(VLLM)/.installed: pyproject.toml
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest
 	touch $@
 
-# Ray in an environment of its own, and the tests of demur on its workers.
+# Ray in an environment of its own, and the tests of demur on its workers. DEMUR_RAY_ROUNDS=100 is the long run of kills.
 RAY := build/ray
 test-ray: $(RAY)/.installed
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests $(RAY)/bin/python -m pytest tests/engines/ray
@@ -85,6 +85,17 @@ $(RAY)/.installed: pyproject.toml constraints.txt
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
 	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ray]' pytest
+	touch $@
+
+# bitsandbytes and compressed-tensors in an environment of their own, and checkpoints quantised by them.
+QUANTISED := build/quantised
+test-quantised: $(QUANTISED)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests $(QUANTISED)/bin/python -m pytest tests/engines/quantised
+
+$(QUANTISED)/.installed: pyproject.toml constraints.txt
+	test -x $(QUANTISED)/bin/python || $(PYTHON) -m venv $(QUANTISED)
+	$(QUANTISED)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(QUANTISED)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . pytest bitsandbytes compressed-tensors accelerate
 	touch $@
 
 # Rebuild the bundled models and prompt sets from nothing, two trainings at a time, and measure them.

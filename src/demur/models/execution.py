@@ -7,6 +7,7 @@ In: what `load` was told. Out: options for transformers, and a network that runs
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -82,6 +83,23 @@ def require_in_memory(network: Any, name: str) -> None:
         )
 
 
+def quantisation_in(network: Any) -> dict[str, Any]:
+    """The quantisation config of a network as plain values; empty where its weights are not quantised."""
+    found = getattr(network.config, "quantization_config", None)
+    values: Any = found if found is None or isinstance(found, Mapping) else found.to_dict()
+    plain: dict[str, Any] = json.loads(json.dumps(values or {}, default=str, sort_keys=True))
+    return plain
+
+
+def settle(network: Any) -> None:
+    """Let one token pass through a quantised network.
+
+    Some methods unpack their weights in the first pass; a fingerprint taken before is not that of what computes.
+    """
+    with torch.inference_mode():
+        network(torch.zeros((1, 1), dtype=torch.int64, device=network.get_input_embeddings().weight.device))
+
+
 def compile_blocks(model: Model) -> None:
     """Compile the forward pass of every block by itself, so that states are still read between blocks.
 
@@ -105,6 +123,4 @@ def quantisation_of(settings: Mapping[str, Any], folder: Path) -> str | None:
             f"{folder}: is quantised with {method}, which needs the package {package}; install it, or give a "
             f"checkpoint that is not quantised"
         )
-    if method in ("bitsandbytes", "gptq", "awq") and not torch.cuda.is_available():
-        raise InputError(f"{folder}: is quantised with {method}, which needs a GPU, and torch finds none here")
     return method

@@ -21,11 +21,19 @@ from demur.models.adapter import base_of, is_adapter, merged, without_adapter
 from demur.models.chat import SYSTEM_PROMPT, ChatFormat
 from demur.models.checkpoint import Built, in_mode
 from demur.models.end_tokens import end_tokens, in_vocabulary, token_ids, vocabulary_size
-from demur.models.execution import Execution, attend, compile_blocks, quantisation_of, require_in_memory
+from demur.models.execution import (
+    Execution,
+    attend,
+    compile_blocks,
+    quantisation_in,
+    quantisation_of,
+    require_in_memory,
+    settle,
+)
 from demur.models.families import require_autoregressive
 from demur.models.fingerprint import files_hash, network_stamp
 from demur.models.formats.a2d import build_a2d
-from demur.models.formats.causal import build_causal
+from demur.models.formats.causal import build_causal, reading
 from demur.models.formats.diffusion_gemma import build_diffusion_gemma
 from demur.models.formats.dream import build_dream
 from demur.models.formats.fast_dllm import build_fast_dllm
@@ -146,6 +154,9 @@ def load(
     network = (built.network if device_map is not None else built.network.to(place)).eval()
     require_in_memory(network, name)
     attend(network, attention, name)
+    if quantisation := quantisation_in(network):
+        with reading(base.folder):
+            settle(network)
     tokenizer = _tokenizer(tokens, built, trust_remote_code=trust_remote_code)
     chat_format = ChatFormat.of(tokenizer, system, **chat)
     made = from_network(
@@ -164,7 +175,7 @@ def load(
     )
     if compile:
         compile_blocks(made)
-    made.execution = execution.describe()
+    made.execution = execution.describe() | ({"quantization": quantisation} if quantisation else {})
     options: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "family": family, "mode": mode}
     options |= {"mask_token_id": mask_token_id}
     options |= {"attention": attention, "compile": compile, "device_map": device_map}
