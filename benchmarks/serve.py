@@ -1,8 +1,11 @@
 """What a guard costs a server: throughput guarded against unguarded, and the time to the first text.
 
 Each round runs the same requests unguarded and guarded, in turn (A B A B), at 1, 8 and 32 at once, on the engine that
-`demur serve` takes. The guard looks four times and never stops, so that both make the same tokens. Requests go through
-everything but HTTP. CPU seconds are counted beside the clock, which other work on the machine disturbs.
+`demur serve` takes. The guard looks four times and never stops, so that both make the same answers. Requests go through
+everything but HTTP. Processor seconds of the process are counted beside the clock, which other work on the machine
+disturbs.
+
+    .venv/bin/python benchmarks/serve.py Qwen/Qwen2.5-0.5B-Instruct:128 demur/tiny-diffusion:32 --dtype bfloat16
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,23 +29,27 @@ from machine import RESULTS, write_result
 
 RANDOM = "random-33m"
 LOOKS = tuple((look + 1) / 4 for look in range(4))
+APART = 0.03
+"""Largest difference of both numbers of tokens: in bfloat16 answers may differ with the requests beside them."""
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", default=[RANDOM, "demur/tiny-diffusion"])
+    parser.add_argument(
+        "models", nargs="*", default=[f"{RANDOM}:64", "demur/tiny-diffusion:32"], help="MODEL:STEPS of its answers"
+    )
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--requests", type=int, default=32, help="a round; at one at a time a quarter of them")
-    parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--requests", type=int, default=1, help="a round, for each of those that run at once")
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=RESULTS / "serve.json")
     return parser.parse_args()
 
 
-def loaded(name: str) -> Model:
+def loaded(name: str, dtype: str) -> Model:
     """A model by name, or a Llama of 33 million random weights with a tiny model's tokenizer."""
     if name != RANDOM:
-        return demur.load(name)
+        return demur.load(name, device="cpu", dtype=dtype)
     from transformers import LlamaConfig, LlamaForCausalLM
 
     words = demur.load("demur/tiny-ar").tokenizer
@@ -56,8 +64,8 @@ def loaded(name: str) -> Model:
 def guarding(model: Model, steps: int) -> list[Watched]:
     """A guard on the middle and the last layer that judges everything and stops nothing."""
     sampler = model.default_sampler(steps)
-    prompts = [f"tell me about number {number}" for number in range(40)]
-    recording = demur.record(model, prompts, sampler, layers=("middle", "last"))
+    prompts = [f"tell me about number {number}" for number in range(20)]
+    recording = demur.record(model, prompts, sampler, layers=("middle", "last"), batch_size=20)
     states = states_of(recording, LOOKS)
     direction = DirectionGuard(places=LOOKS).fit(states, harmful=states)
     guard = StreamingGuard(alpha=0.05, side="high")
@@ -66,18 +74,17 @@ def guarding(model: Model, steps: int) -> list[Watched]:
     return [Watched("direction", direction, guard)]
 
 
-async def timed(model: Model, watched: list[Watched], args: argparse.Namespace, at_once: int) -> dict[str, float]:
-    """Tokens a second of one run, by the clock and by the CPU, and the median time to the first text."""
-    settings = Settings(slots=at_once, max_tokens=args.steps)
-    app = make_app(model, watched, settings)
-    count = max(at_once, args.requests // (4 if at_once == 1 else 1))
+async def timed(model: Model, watched: list[Watched], steps: int, at_once: int, count: int) -> dict[str, float]:
+    """Tokens a second of one run of `count` requests, by the clock and by the processor; median time to first text."""
+    app = make_app(model, watched, Settings(slots=at_once, max_tokens=steps))
     gate, firsts, made = asyncio.Semaphore(at_once), [], 0
     async with app.router.lifespan_context(app):
         chat = app.state.chat
 
-        async def one(number: int) -> int:
+        async def one(number: int, most: int = steps) -> int:
             message = {"role": "user", "content": f"tell me about number {number}"}
-            body = ChatRequest.model_validate({"model": model.name, "messages": [message], "stream": True})
+            asked = {"model": model.name, "messages": [message], "max_tokens": most, "stream": True}
+            body = ChatRequest.model_validate(asked)
             async with gate:
                 began, tokens = time.perf_counter(), 0
                 call = await chat.begin(body)
@@ -87,7 +94,7 @@ async def timed(model: Model, watched: list[Watched], args: argparse.Namespace, 
                     tokens = piece.tokens or tokens
             return tokens
 
-        await one(-1)
+        await one(-1, 2)
         clock, cpu = time.perf_counter(), time.process_time()
         made = sum(await asyncio.gather(*(one(number) for number in range(count))))
         clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
@@ -95,20 +102,22 @@ async def timed(model: Model, watched: list[Watched], args: argparse.Namespace, 
     return {"tokens": made, "per_second": made / clock, "per_cpu_second": made / cpu, "first_text_seconds": first}
 
 
-def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    model = loaded(name)
-    watched = guarding(model, args.steps)
-    found: dict[str, Any] = {"family": model.family}
+def measured(name: str, steps: int, args: argparse.Namespace) -> dict[str, Any]:
+    model = loaded(name, args.dtype)
+    watched = guarding(model, steps)
+    found: dict[str, Any] = {"family": model.family, "dtype": args.dtype, "steps": steps}
     for at_once in args.at_once:
         rounds: list[dict[str, Any]] = []
-        for number in range(args.rounds + 1):  # the first one warms up
+        for _ in range(args.rounds):
             ways = {
-                way: asyncio.run(timed(model, one, args, at_once)) for way, one in (("plain", []), ("guarded", watched))
+                way: asyncio.run(timed(model, one, steps, at_once, at_once * args.requests))
+                for way, one in (("plain", []), ("guarded", watched))
             }
-            if len({one["tokens"] for one in ways.values()}) > 1:
+            plain, guarded = (ways[way]["tokens"] for way in ("plain", "guarded"))
+            if abs(guarded / plain - 1) > (APART if args.dtype != "float32" else 0):
                 raise SystemExit(f"{name}: guarded and unguarded made different numbers of tokens: {ways}")
-            if number:
-                rounds.append(ways)
+            rounds.append(ways)
+            print(f"{name}, {at_once} at once: {ways}", file=sys.stderr, flush=True)
         ratios = {
             kind: statistics.median(one["guarded"][kind] / one["plain"][kind] for one in rounds)
             for kind in ("per_second", "per_cpu_second")
@@ -123,8 +132,12 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     args = parsed()
     torch.set_num_threads(1)
-    models = {name: measured(name, args) for name in args.models}
-    write_result(args.out, {"steps": args.steps, "requests": args.requests, "hold": "look", "models": models})
+    models = {}
+    for one in args.models:
+        name, _, steps = one.rpartition(":")
+        models[Path(name).name if Path(name).is_dir() else name] = measured(name, int(steps), args)
+    how = "per_cpu_second counts the processor seconds of the process, which other work on the machine disturbs least"
+    write_result(args.out, {"hold": "look", "threads": 1, "how": how, "models": models})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from demur.serve import Settings, Watched, make_app
 LOOKS = tuple((look + 1) / 8 for look in range(8))
 SAMPLERS = {
     "demur/tiny-ar": {"steps": 32},
-    "demur/tiny-diffusion": {"steps": 16, "response_length": 32, "block_length": 8},
+    "demur/tiny-diffusion": {"steps": 8, "response_length": 32, "block_length": 8},
 }
 
 
@@ -62,7 +62,7 @@ def served(name: str = "demur/tiny-ar", count: int = 24) -> Served:
         return demur.record(model, prompts, sampler, layers=("middle", "last"), batch_size=32, progress=False)
 
     train, held_out, harmful = (
-        record(toy_prompts(kind, 32))
+        record(toy_prompts(kind, 20))
         for kind in ("guard_train_harmless", "guard_calibration_harmless", "anchors_harmful")
     )
     direction = DirectionGuard(places=LOOKS).fit(states_of(train, LOOKS), harmful=states_of(harmful, LOOKS))
@@ -97,7 +97,21 @@ def running(app: FastAPI) -> Iterator[str]:
 
 
 def app_of(one: Served, log: Path | None = None, keys: tuple[str, ...] = (), **settings: Any) -> FastAPI:
-    return make_app(one.model, one.watched, Settings(**{"slots": 16, **settings}), keys=keys, log=log)
+    return make_app(
+        one.model, one.watched, Settings(**{"slots": 16, "max_prompt_tokens": 256, **settings}), keys=keys, log=log
+    )
+
+
+@contextlib.contextmanager
+def changed(app: FastAPI, **settings: Any) -> Iterator[None]:
+    """The application with other settings of how requests are answered."""
+    answering = app.state.chat
+    before = answering.settings
+    answering.settings = replace(before, **settings)
+    try:
+        yield
+    finally:
+        answering.settings = before
 
 
 def chat(prompt: str, model: str = "demur/tiny-ar", **more: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ NEEDS = {
     "Ray",
     "a model from the Hub",
     "a server of demur",
+    "a server of demur and another package",
     "the files of JailbreakBench and HarmBench, and the Hub",
 }
 """What a block may say that it needs, in its first line: such a block is compiled and not run."""

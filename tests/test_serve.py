@@ -6,15 +6,17 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import httpx2
 import numpy as np
 import openai
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from serving import Served, app_of, chat, running, served, toy_prompts
+from serving import Served, app_of, changed, chat, running, served, toy_prompts
 
 REQUESTS = int(os.environ.get("DEMUR_SERVE_REQUESTS", "48"))
 """200 in `make test-serve`."""
@@ -22,10 +24,16 @@ MODELS = ["demur/tiny-ar", "demur/tiny-diffusion"]
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def live(request: pytest.FixtureRequest) -> Iterator[tuple[Served, str]]:
+def live_app(request: pytest.FixtureRequest) -> Iterator[tuple[Served, FastAPI, str]]:
     one = served(request.param)
-    with running(app_of(one)) as address:
-        yield one, address
+    app = app_of(one)
+    with running(app) as address:
+        yield one, app, address
+
+
+@pytest.fixture
+def live(live_app: tuple[Served, FastAPI, str]) -> tuple[Served, str]:
+    return live_app[0], live_app[2]
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +43,15 @@ def ar() -> Iterator[tuple[Served, TestClient]]:
         yield one, client
 
 
+@lru_cache
+def client_of(address: str) -> openai.OpenAI:
+    """One for all threads: each new one reads the certificates of all authorities."""
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=600)
+
+
 def ask(address: str, one: Served, row: int, *, stream: bool, **more: Any) -> tuple[str, str, Any]:
     """Text, finish reason and the moderation of an answer, by OpenAI's client."""
-    client = openai.OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=120)
+    client = client_of(address)
     messages = [{"role": "user", "content": one.prompts[row]}]
     if not stream:
         answer = client.chat.completions.create(model=one.model.name, messages=messages, **more)  # type: ignore[call-overload]
@@ -96,16 +110,16 @@ def wire(address: str, body: dict[str, Any]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("hold", ["look", "all", "none"])
-def test_what_is_held_back_never_reaches_the_wire(name: str, hold: str) -> None:
-    one = served(name)
+def test_what_is_held_back_never_reaches_the_wire(live_app: tuple[Served, FastAPI, str], hold: str) -> None:
+    one, app, address = live_app
+    name = one.model.name
     stopped, harmless = int(np.flatnonzero(one.stops)[-1]), int(np.flatnonzero(one.stops == 0)[-1])
     stop = int(one.stops[stopped])
     looks = one.watched[0].reading(one.model).steps
     before = max([0, *(step for step in looks if step < stop)])
     cleared = one.until(stopped, before) if before else ""
-    with running(app_of(one, hold=hold)) as address:
+    with changed(app, hold=hold):
         text = "".join(wire(address, chat(one.prompts[stopped], name, stream=True)))
         whole = wire(address, chat(one.prompts[harmless], name, stream=True))
     assert text == {"look": cleared, "all": "", "none": one.until(stopped, stop)}[hold]
@@ -113,22 +127,22 @@ def test_what_is_held_back_never_reaches_the_wire(name: str, hold: str) -> None:
     assert len(whole) == 1 if hold == "all" else len(whole) > 2
 
 
-def test_mode_score_watches_and_stops_nothing(live: tuple[Served, str]) -> None:
-    one, address = live
+def test_mode_score_watches_and_stops_nothing(live_app: tuple[Served, FastAPI, str]) -> None:
+    one, app, address = live_app
     row = int(np.flatnonzero(one.stops)[0])
     policy = {"moderation": {"model": "demur", "policy": {"output": {"mode": "score"}}}}
     text, reason, moderation = ask(address, one, row, stream=False, extra_body=policy)
     assert reason == "stop" and moderation.output.results[0].flagged
     assert text == one.recording.steps_text(row)[-1].committed
-    with TestClient(app_of(one, enforce=True)) as client:
-        refused = client.post("/v1/chat/completions", json=chat(one.prompts[row], one.model.name, **policy))
+    with changed(app, enforce=True):
+        refused = httpx2.post(f"{address}/v1/chat/completions", json=chat(one.prompts[row], one.model.name, **policy))
     assert refused.status_code == 400 and refused.json()["error"]["param"] == "moderation.policy.output.mode"
 
 
-def test_a_refusal_takes_the_place_of_what_was_withheld() -> None:
-    one = served("demur/tiny-ar")
+def test_a_refusal_takes_the_place_of_what_was_withheld(ar: tuple[Served, TestClient]) -> None:
+    one, client = ar
     row = int(np.flatnonzero(one.stops)[0])
-    with TestClient(app_of(one, refusal="I will not.", hold="all")) as client:
+    with changed(client.app, refusal="I will not.", hold="all"):  # type: ignore[arg-type]
         answer = client.post("/v1/chat/completions", json=chat(one.prompts[row])).json()["choices"][0]
     assert answer["message"]["content"] == "I will not." and answer["finish_reason"] == "content_filter"
 
@@ -229,16 +243,16 @@ def test_a_key_is_needed_where_one_is_set_but_for_the_state() -> None:
 
 @pytest.fixture(scope="module")
 def on_looks() -> Served:
-    """Guards over whole answers of 48 tokens, with the prompt's own state as look 0."""
+    """Guards over whole answers of 32 tokens, with the prompt's own state as look 0."""
     import demur
     from demur.guards import DirectionGuard, StreamingGuard, states_of
     from demur.serve import Watched
 
     model = demur.load("demur/tiny-ar", device="cpu")
-    sets = [("guard_train_harmless", 24), ("guard_calibration_harmless", 24), ("anchors_harmful", 24)]
+    sets = [("guard_train_harmless", 20), ("guard_calibration_harmless", 20), ("anchors_harmful", 20)]
     prompts = [*toy_prompts("test_attacks", 8), *toy_prompts("test_harmless", 8)]
     train, held_out, harmful, recording = (
-        demur.record(model, rows, steps=48, keep="looks", window=16, progress=False)
+        demur.record(model, rows, steps=32, keep="looks", window=16, batch_size=32, progress=False)
         for rows in (*(toy_prompts(*one) for one in sets), prompts)
     )
     looks = recording.looks
@@ -247,13 +261,15 @@ def on_looks() -> Served:
         direction.place_errors(states_of(train, looks)), calibration=direction.place_errors(states_of(held_out, looks))
     )
     errors = direction.place_errors(states_of(recording, looks))
-    stops = direction.steps_of(guard.stops(errors), 48)
+    stops = direction.steps_of(guard.stops(errors), 32)
     return Served(model, [Watched("looks", direction, guard)], prompts, recording, stops, guard.step_scores(errors))
 
 
 def test_whole_answers_are_judged_at_their_looks_and_the_prompt_before_the_first_token(on_looks: Served) -> None:
-    with TestClient(app_of(on_looks)) as client:
-        answers = [client.post("/v1/chat/completions", json=chat(prompt)) for prompt in on_looks.prompts]
+    with TestClient(app_of(on_looks)) as client, ThreadPoolExecutor(16) as pool:
+        answers = list(
+            pool.map(lambda prompt: client.post("/v1/chat/completions", json=chat(prompt)), on_looks.prompts)
+        )
     for answer, stop, scores in zip(answers, on_looks.stops, on_looks.scores, strict=True):
         if answer.status_code == 400:
             assert answer.json()["error"]["code"] == "content_filter" and stop == 1
