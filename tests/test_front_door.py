@@ -87,7 +87,7 @@ def test_only_prompts_of_token_ids_do_without_a_tokenizer(tiny: Model) -> None:
 
 
 def test_study_and_compare_do_what_the_commands_do(tiny: Model, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"steps": 4, "limit": 10, "layers": ("last",), "check": False}
+    options: dict[str, Any] = {"steps": 4, "limit": 20, "layers": ("last",), "check": False}
     study = demur.study(tiny.network, "demur/toy", tmp_path / "a", tokenizer=tiny.tokenizer, **options)
     assert study.path == tmp_path / "a" and (tmp_path / "a" / "study.json").is_file()
     assert (tmp_path / "a" / "report.html").is_file() and any((tmp_path / "a" / "figures").iterdir())
@@ -95,6 +95,6 @@ def test_study_and_compare_do_what_the_commands_do(tiny: Model, tmp_path: Path) 
     assert (tmp_path / "both" / "comparison.json").is_file() and (tmp_path / "both" / "comparison.html").is_file()
     differences = found.table[found.table["baseline"].notna()]
     assert len(differences) and (differences["value"] == 0).all()
-    assert len(demur.Recording(tmp_path / "a" / "recordings" / "test_harmless")) == 10
+    assert len(demur.Recording(tmp_path / "a" / "recordings" / "test_harmless")) == 20
     with pytest.raises(InputError, match="1 run to compare"):
         demur.compare(tmp_path / "a")
