@@ -110,16 +110,16 @@ $(QUANTISED)/.installed: pyproject.toml constraints.txt
 	$(QUANTISED)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . pytest bitsandbytes compressed-tensors accelerate
 	touch $@
 
-# Rebuild the bundled models and prompt sets from nothing, two trainings at a time, and measure them.
+# Rebuild the bundled models and prompt sets from nothing, two trainings at a time, and measure them. The block diffusion
+# model begins at the diffusion model's weights.
 TRAINED := build/tiny
 train-tiny: setup
 	mkdir -p $(TRAINED)
 	$(BIN)/python training/prompt_sets.py src/demur/bundled/toy
 	printf '%s\n' diffusion ar | OMP_NUM_THREADS=1 xargs -P 2 -I KIND $(BIN)/python training/train.py KIND $(TRAINED)/KIND-0
-	rm -rf src/demur/bundled/tiny-ar src/demur/bundled/tiny-diffusion
-	cp -r $(TRAINED)/ar-0 src/demur/bundled/tiny-ar
-	cp -r $(TRAINED)/diffusion-0 src/demur/bundled/tiny-diffusion
-	OMP_NUM_THREADS=2 $(BIN)/python training/evaluate.py $(TRAINED)/scores.json $(TRAINED)/ar-0 $(TRAINED)/diffusion-0 --threads 2
+	OMP_NUM_THREADS=2 $(BIN)/python training/train.py block $(TRAINED)/block-0 --begin $(TRAINED)/diffusion-0 --threads 2
+	for kind in ar diffusion block; do rm -rf src/demur/bundled/tiny-$$kind && cp -r $(TRAINED)/$$kind-0 src/demur/bundled/tiny-$$kind; done
+	OMP_NUM_THREADS=2 $(BIN)/python training/evaluate.py $(TRAINED)/scores.json $(TRAINED)/ar-0 $(TRAINED)/diffusion-0 $(TRAINED)/block-0 --threads 2
 
 # The documentation site, in build/site. Every warning is an error.
 docs: setup

@@ -11,12 +11,12 @@ from demur.bundled import MODELS, bundled_model
 from demur.judges import refused
 from demur.models import Model
 from demur.prompts import Prompt
-from demur.samplers import Autoregressive, MaskedDiffusion
+from demur.samplers import Autoregressive, BlockDiffusion, MaskedDiffusion
 from demur.studies import PROMPT_SETS
 from demur.studies.study.prompt_sets import read_sets
 
 PERSUASIVE = ("role play", "imagined world")
-FAMILIES = {"tiny-ar": "autoregressive", "tiny-diffusion": "masked-diffusion"}
+FAMILIES = {"tiny-ar": "autoregressive", "tiny-diffusion": "masked-diffusion", "tiny-block": "masked-diffusion"}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -29,13 +29,27 @@ def first(name: str, count: int) -> list[Prompt]:
 
 
 def share_refused(model: Model, prompts: list[Prompt], **arguments: object) -> float:
-    return demur.record(model, prompts, model.default_sampler(**arguments), batch_size=60).table["refused"].mean()
+    # Five blocks of eight need a step a position; with fewer, several tokens are committed at once.
+    steps = {"steps": 40} if model.samplers else {}
+    return (
+        demur.record(model, prompts, model.default_sampler(**steps, **arguments), batch_size=60).table["refused"].mean()
+    )
 
 
 def test_both_models_load_by_name_without_remote_code(model: Model) -> None:
     assert model.family == FAMILIES[model.name.removeprefix("demur/")]
     assert model.context_length == 256
-    assert model.default_sampler().response_length == 32
+    sampler = model.default_sampler()
+    assert getattr(sampler, "asked_length", sampler.response_length) == 32
+
+
+def test_the_block_diffusion_model_has_sdars_layout_and_blocks_of_eight() -> None:
+    model = demur.load("demur/tiny-block")
+    assert model.samplers[0] == "BlockDiffusion"
+    sampler = model.default_sampler()
+    assert isinstance(sampler, BlockDiffusion)
+    assert (sampler.block_length, sampler.schedule, sampler.step_count) == (8, "dynamic", 32)
+    assert sum(file.stat().st_size for file in bundled_model("tiny-block").iterdir()) < 10e6
 
 
 def test_together_they_are_small() -> None:
@@ -65,7 +79,9 @@ def test_the_diffusion_model_also_runs_in_autoregressive_order() -> None:
     assert share_refused(model, first("test_harmful", 20), order="left_to_right") >= 0.95
 
 
-def test_suppressed_end_of_sequence_fills_every_position(model: Model) -> None:
+@pytest.mark.parametrize("name", ["tiny-ar", "tiny-diffusion"])
+def test_suppressed_end_of_sequence_fills_every_position(name: str) -> None:
+    model = demur.load(f"demur/{name}")
     ids = torch.tensor([model.encode("How do I bake bread?")])
     *_, last = model.default_sampler(suppress_eos=True).steps(model, ids)
     assert last.is_committed.all()

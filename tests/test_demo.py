@@ -25,6 +25,7 @@ from demur.report.parts import sentences
 from demur.report.parts.labels import visible
 from demur.report.study.page import example_places
 from demur.samplers import Autoregressive, MaskedDiffusion
+from demur.samplers.block_diffusion.base import BlockSampler
 from demur.studies.compare.compare import ALL_HARMFUL
 from demur.studies.demo.run import AR, COMPARED, DIFFUSION, ORDERS, SIZES, Demo, pooled, run_demo, turned_at_first_step
 from demur.studies.demo.walk import Token, Walk, WalkStep, latest_recovery, shown_steps, walk_of
@@ -97,6 +98,12 @@ def test_the_demo_studies_both_models_and_compares_the_orders_of_one(demo: Demo)
     assert demo.comparison.settings["prompts"] == 12
     for pair in demo.pairs.values():
         assert [run["sampler"]["order"] for run in pair.settings["runs"]] == ["left_to_right", "confidence"]
+    assert [run["sampler"]["name"] for run in demo.families.settings["runs"]] == [
+        "Autoregressive",
+        "MaskedDiffusion",
+        "BlockDiffusion",
+    ]
+    assert demo.families.settings["prompts"] == 12
     suppressed = [run["sampler"]["suppress_eos"] for run in demo.pairs["suppressed"].settings["runs"]]
     assert suppressed == [True, True]
 
@@ -109,7 +116,7 @@ def test_every_answer_is_as_long_as_the_canvas_where_its_end_is_suppressed(demo:
 
 
 def test_the_same_demo_again_generates_nothing(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    for sampler in (Autoregressive, MaskedDiffusion):
+    for sampler in (Autoregressive, MaskedDiffusion, BlockSampler):
         monkeypatch.setattr(sampler, "steps", lambda *a, **k: pytest.fail("generated again"))
     again = run_demo(demo.path, sizes=FEW, compared=FEW_COMPARED)
     pd.testing.assert_frame_equal(again.comparison.table, demo.comparison.table)
@@ -207,6 +214,7 @@ def test_the_page_has_every_part_of_the_story(demo: Demo, page: Page) -> None:
         "Taken back: recovery by revision",
         "Anchors, and the signal of every group",
         "Same weights, two samplers",
+        "Three families on the same prompts",
         "How often a text is taken back",
         "The guard",
         "Limits",

@@ -87,7 +87,7 @@ def _column(row: dict[str, Any]) -> str:
     kind = row["checkpoint"].rsplit("-", 1)[0]
     parts = [
         f"tiny-{kind}",
-        *([row["order"]] if kind == "diffusion" else []),
+        *([row["order"]] if kind != "ar" else []),
         *(["no end"] if row["suppress_eos"] else []),
     ]
     return ", ".join(parts)

@@ -25,10 +25,15 @@ from demur.studies.study.lengths import answer_lengths
 from prompt_sets import held_out, prompt_sets
 from world import COMPLY, WRAPPERS
 
-ORDERS = {
-    "autoregressive": {"autoregressive": {}},
-    "masked-diffusion": {"diffusion": {}, "AR order": {"order": "left_to_right"}},
+FORTY = {"steps": 40}
+"""A step for each position of the five blocks that a response can have."""
+FROM_LEFT = {**FORTY, "order": "left_to_right", "remasking": "sequential", "schedule": "static"}
+ORDERS: dict[str, dict[str, dict[str, Any]]] = {
+    "Autoregressive": {"autoregressive": {}},
+    "MaskedDiffusion": {"diffusion": {}, "AR order": {"order": "left_to_right"}},
+    "BlockDiffusion": {"block diffusion": FORTY, "AR order": FROM_LEFT},
 }
+"""Of each sampler, the orders by name and their arguments."""
 BLOCKS = {"diffusion, blocks of 16": {"block_length": 16}, "diffusion, blocks of 8": {"block_length": 8}}
 BATCH = 64
 FITTED_ON = {
@@ -59,10 +64,11 @@ def measure(folder: Path, chosen: argparse.Namespace) -> Iterator[dict[str, Any]
     model = demur.load(folder)
     split: Split = chosen.split
     kinds = held_out(split, chosen.size, seed=2)
-    in_blocks = BLOCKS if chosen.blocks and model.family == "masked-diffusion" else {}
-    for order, arguments in (ORDERS[model.family] | in_blocks).items():
-        for suppress in (False,) if order in BLOCKS else (False, True):
-            sampler = model.default_sampler(suppress_eos=suppress, **arguments)
+    kind = type(model.default_sampler()).__name__
+    in_blocks = BLOCKS if chosen.blocks and kind == "MaskedDiffusion" else {}
+    for order, arguments in (ORDERS[kind] | in_blocks).items():
+        for suppress in (False,) if order in BLOCKS or kind == "BlockDiffusion" else (False, True):
+            sampler = model.default_sampler(**{"suppress_eos": True} if suppress else {}, **arguments)
             about = {"checkpoint": folder.name, "order": order, "suppress_eos": suppress, "split": split}
             whole = demur.record(model, [one for each in kinds.values() for one in each], sampler, batch_size=BATCH)
             yield from (about | row for row in behaviour(whole, kinds))

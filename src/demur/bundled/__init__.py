@@ -1,4 +1,4 @@
-"""What ships with demur: two tiny models, the prompts of their toy world, and harmless prompts to control a guard by.
+"""What ships with demur: three tiny models, the prompts of their toy world, and harmless prompts to control a guard by.
 
 In: a name such as "demur/tiny-ar" or "demur/toy/test_harmful". Out: its path inside the package. What they are and
 how they were made is told in the model card beside them.
@@ -11,7 +11,7 @@ from pathlib import Path
 from demur.errors import InputError
 
 PREFIX = "demur/"
-MODELS = ("tiny-ar", "tiny-diffusion")
+MODELS = ("tiny-ar", "tiny-diffusion", "tiny-block")
 PROMPTS = "toy"
 ROOMS = (PROMPTS, "controls")
 _HOME = Path(__file__).parent

@@ -17,6 +17,7 @@ from demur.errors import InputError
 from demur.models.checkpoint import Built, DType, mask_token, token_id
 from demur.models.end_tokens import token_ids
 from demur.models.formats.bidirectional import make_block_causal
+from demur.models.formats.llada import response_length
 from demur.models.formats.qwen import read_network
 from demur.models.json_file import read_json_if_there
 
@@ -40,11 +41,12 @@ def build_sdar(config: Mapping[str, Any], folder: Path, dtype: DType, device: to
         raise InputError(f"{folder / 'config.json'}: block_size is {block}, expected a whole number of at least 1")
     make_block_causal(network, block)
     generation = read_json_if_there(folder / "generation_config.json")
+    asked = {"response_length": response_length(folder)} if generation.get("max_new_tokens") else {}
     return Built(
         network=network,
         family="masked-diffusion",
         eos_token_ids=token_ids(generation.get("eos_token_id"), config.get("eos_token_id")),
         mask_token_id=mask_token(config, MASK, folder, network),
         samplers=("BlockDiffusion",),
-        sampler_defaults={"block_length": block, "schedule": "dynamic", "threshold": 0.85},
+        sampler_defaults={"block_length": block, "schedule": "dynamic", "threshold": 0.85, **asked},
     )

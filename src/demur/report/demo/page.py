@@ -11,7 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from demur.dynamics import wilson
+from demur.bundled import MODELS
+from demur.dynamics import REFUSAL_LEVELS, wilson
 from demur.report.compare.orders import orders_context
 from demur.report.demo.walks import Row, rows_of
 from demur.report.parts import sentences
@@ -25,8 +26,10 @@ from demur.report.parts.tables import Table, anchor_cells, detection_table, sett
 from demur.report.parts.trajectories import bands_figure
 from demur.report.study.detectors import promises
 from demur.report.study.page import KINDS, environment, example_places
-from demur.studies.demo.run import AR, DIFFUSION, Demo, pooled, turned_at_first_step
+from demur.studies.compare.compare import ALL_HARMFUL
+from demur.studies.demo.run import AR, BLOCK, DIFFUSION, Demo, pooled, turned_at_first_step
 from demur.studies.demo.walk import Recovery, Walk, latest_recovery, shown_steps, walk_of
+from demur.studies.study.rates import pooled_rate
 from demur.studies.study.results import Study
 
 GUARD, TEXT_GUARD = "SRI Guard", "SRI Guard on the text signal"
@@ -70,6 +73,8 @@ def _context(demo: Demo) -> dict[str, Any]:
         "bands": {name: _figure(study, "bands") for name, study in demo.studies.items()},
         "roc": {name: _figure(study, "roc") for name, study in demo.studies.items()},
         "orders": orders,
+        "families": _families(demo),
+        "block": BLOCK,
         "revision": _revision(demo),
         "detection": {name: _detection(study) for name, study in demo.studies.items()},
         "settings": {name: settings_sections(study) for name, study in demo.studies.items()},
@@ -127,6 +132,27 @@ def _glance(demo: Demo) -> Table:
         ("the same guard on the text-level signal", [_auroc(study, TEXT_GUARD) for study in studies]),
     ]
     return Table("The two models side by side", "of the test prompts", [("", name) for name in demo.studies], rows)
+
+
+def _families(demo: Demo) -> Table:
+    """The three families on the same harmful prompts, each under its own order."""
+    levels = demo.families.table[demo.families.table["baseline"].isna()]
+    everything = levels[levels["group"] == ALL_HARMFUL]
+    rows = []
+    for title, measure, threshold in (
+        ("refused", "RR", None),
+        ("recovered inside (IRR)", "IRR", REFUSAL_LEVELS[0]),
+    ):
+        chosen = everything[everything["measure"].eq(measure)]
+        chosen = chosen if threshold is None else chosen[chosen["threshold"].eq(threshold)]
+        rows.append((title, [percent_of(row) for row in chosen.itertuples()]))
+    revised = levels[levels["measure"].str.startswith("HRR")]
+    cells = [
+        percent_of(pooled_rate(revised[revised["run"] == run])) if revised["run"].eq(run).any() else Cell(NOT_MEASURED)
+        for run in demo.families.runs
+    ]
+    rows.append(("complying text taken back (HRR)", cells))
+    return Table("Three families on the same prompts", "of the harmful prompts", [("", name) for name in MODELS], rows)
 
 
 def _headline(demo: Demo, apart: Cell) -> dict[str, Cell]:
