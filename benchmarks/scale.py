@@ -1,10 +1,12 @@
 """Peak memory and time of record, study tables, report and viewer against the number of prompts, and bytes a prompt.
 
 The bundled autoregressive model answers its own toy prompts, repeated as often as it takes, in a few steps; every job
-runs in a process of its own, whose largest resident memory is what is reported. Bytes a prompt are those of the shards
-of a recording, divided by its prompts, of the same model; for other widths they are computed and checked against that.
+runs in a process of its own, whose largest resident memory and processor seconds are what is reported. Beyond
+`--generate` prompts each distinct prompt is generated once and its answer, which is greedy, stands for all of its
+repetitions; encoding, planning, writing and joining are those of `demur.record` all the same. Bytes a prompt are those
+of the shards of a recording, divided by its prompts; for other widths they are computed and checked against that.
 
-    python benchmarks/scale.py [--prompts 1000 10000 100000] [--steps 4] [--batch-size 256]
+    python benchmarks/scale.py [--prompts 1000 10000 100000] [--steps 8] [--batch-size 64] [--generate 1000]
 """
 
 from __future__ import annotations
@@ -16,14 +18,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 import demur
 from demur.looks import WINDOW, look_steps
 from demur.prompts import write_prompts
+from demur.recording.generate import Batch, Encoded, batches, planned_batches
 from demur.studies import PROMPT_SETS, run_study
+from demur.studies.study.controls import PREFIX, fitting
+from demur.studies.study.prompt_sets import read_sets
 from machine import RESULTS, write_result
 
 JOBS = ("record", "tables", "report", "viewer")
@@ -41,7 +49,47 @@ def write_repeated(folder: Path, count: int) -> None:
         write_prompts(rows, folder / f"{name}.jsonl")
 
 
-def do(job: str, folder: Path, steps: int, batch_size: int) -> None:
+class Repeating:
+    """An engine that generates each distinct prompt once; its answer stands for all repetitions."""
+
+    versions: ClassVar[dict[str, str]] = {}
+
+    def require(self, model: demur.Model, sampler: Any) -> None:
+        pass
+
+    def batches(
+        self,
+        model: demur.Model,
+        encoded: Sequence[Encoded],
+        sampler: Any,
+        layers: Sequence[int],
+        batch_size: int,
+        ids: Sequence[str],
+        looks: Any = None,
+    ) -> Iterator[Batch]:
+        keys = {one.row: one.ids.tobytes() for one in encoded}
+        distinct = {keys[one.row]: one for one in reversed(encoded)}
+        made = list(batches(model, list(distinct.values()), sampler, layers, batch_size, ids, looks))
+        places = {keys[row]: (batch, at) for batch in made for at, row in enumerate(batch.rows.tolist())}
+        for chosen in planned_batches(encoded, batch_size):
+            yield _joined([one.row for one in chosen], [places[keys[one.row]] for one in chosen])
+
+
+def _joined(rows: list[int], found: list[tuple[Batch, int]]) -> Batch:
+    def stacked(name: str) -> Any:
+        values = [getattr(batch, name) for batch, _ in found]
+        return None if values[0] is None else np.stack([one[at] for one, (_, at) in zip(values, found, strict=True)])
+
+    return Batch(
+        rows=np.array(rows),
+        **{name: stacked(name) for name in ("phi", "window", "tokens", "committed_at", "predicted")},
+        texts=[(batch.texts or [])[at] for batch, at in found],
+        prompt_tokens=[batch.prompt_tokens[at] for batch, at in found],
+        seconds=found[0][0].seconds,
+    )
+
+
+def do(job: str, folder: Path, steps: int, batch_size: int, generate: bool) -> None:
     """One job; record makes what the others read."""
     from demur.report import save_figures, write_report, write_viewer
     from demur.studies import read_study
@@ -49,10 +97,11 @@ def do(job: str, folder: Path, steps: int, batch_size: int) -> None:
     run = folder / "run"
     if job == "record":
         model = demur.load(MODEL, device="cpu")
-        for name in PROMPT_SETS:
-            rows = demur.read_prompts(folder / "prompts" / f"{name}.jsonl")
+        for name, rows in read_sets(folder / "prompts", None).items():
             out = run / "recordings" / name
-            demur.record(model, rows, steps=steps, layers=("quarter", "middle", "last"), batch_size=batch_size, out=out)
+            settings = {"steps": steps, "layers": ("quarter", "middle", "last"), "batch_size": batch_size}
+            fit = fitting(model, model.default_sampler(steps=steps), rows) if name.startswith(PREFIX) else rows
+            demur.record(model, fit, **settings, out=out, engine=None if generate else Repeating())
     elif job == "tables":
         run_study(MODEL, folder / "prompts", run, steps=steps, batch_size=batch_size, check=False)
     elif job == "report":
@@ -63,12 +112,13 @@ def do(job: str, folder: Path, steps: int, batch_size: int) -> None:
         write_viewer(run, run / "viewer.html")
 
 
-def measured(job: str, folder: Path, steps: int, batch_size: int) -> dict[str, float]:
+def measured(job: str, folder: Path, steps: int, batch_size: int, generate: int) -> dict[str, float]:
     """Megabytes and seconds of a job in a process of its own."""
     began = time.perf_counter()
     command = [sys.executable, __file__, "--job", job, "--folder", str(folder), "--steps", str(steps)]
-    done = subprocess.run([*command, "--batch-size", str(batch_size)], check=True, capture_output=True, text=True)
-    return {"peak_mb": json.loads(done.stdout.splitlines()[-1]), "seconds": time.perf_counter() - began}
+    command += ["--batch-size", str(batch_size), "--generate", str(generate)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return {**json.loads(done.stdout.splitlines()[-1]), "seconds": time.perf_counter() - began}
 
 
 def bytes_of(width: int, steps: int, keep: str) -> int:
@@ -78,40 +128,57 @@ def bytes_of(width: int, steps: int, keep: str) -> int:
     return states[keep] + steps * (4 + 2) + 8
 
 
-def measured_bytes(steps: int) -> dict[str, dict[str, float]]:
-    """Bytes a prompt of recordings of the bundled model, measured and computed."""
+def measured_bytes(steps: int) -> dict[str, Any]:
+    """Bytes a prompt of recordings of the bundled model, measured and computed, and what half precision changes."""
     model, prompts = demur.load(MODEL, device="cpu"), [f"tell me about tea {n}" for n in range(64)]
-    found = {}
-    for keep, options in {
+    sides = [demur.read_prompts(f"demur/toy/anchors_{side}") for side in ("harmless", "harmful")]
+    anchors = demur.stream_anchors(model, *sides, steps=steps, batch_size=60)
+    kinds: dict[str, dict[str, Any]] = {
         "phi": {},
+        "signal": {"keep": "signal", "anchors": anchors},
         "looks": {"keep": "looks"},
         "looks float16": {"keep": "looks", "precision": "float16"},
-    }.items():
+    }
+    found: dict[str, Any] = {}
+    states = {}
+    for keep, options in kinds.items():
         recording = demur.record(model, prompts, steps=steps, batch_size=64, **options)
         size = sum(path.stat().st_size for path in recording.path.glob("shards/*.safetensors"))
         found[keep] = {"measured": size / len(prompts), "computed": bytes_of(model.width, steps, keep)}
+        if recording.keep == "looks":
+            states[keep] = recording.look_states
+    single, half = states["looks"], states["looks float16"]
+    norms = np.linalg.norm(single, axis=-1)
+    cosines = (single * half).sum(-1) / norms / np.linalg.norm(half, axis=-1)
+    found["error of half precision"] = {
+        "largest of a number": float(np.abs(single - half).max()),
+        "largest of a state, relative": float((np.linalg.norm(single - half, axis=-1) / norms).max()),
+        "largest 1 - cosine": float((1 - cosines).max()),
+    }
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--prompts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--generate", type=int, default=1_000, help="up to how many prompts are all generated")
     parser.add_argument("--out", type=Path, default=RESULTS / "scale.json")
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.job:
-        do(given.job, given.folder, given.steps, given.batch_size)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        do(given.job, given.folder, given.steps, given.batch_size, bool(given.generate))
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        print(json.dumps({"peak_mb": used.ru_maxrss / 1024, "cpu_seconds": used.ru_utime + used.ru_stime}))
         return
     rows: list[dict[str, Any]] = []
     for count in given.prompts:
         with tempfile.TemporaryDirectory() as folder:
             write_repeated(Path(folder) / "prompts", count)
             for job in JOBS:
-                cost = measured(job, Path(folder), given.steps, given.batch_size)
+                cost = measured(job, Path(folder), given.steps, given.batch_size, int(count <= given.generate))
                 rows.append({"prompts": count, "job": job, **cost})
                 print(rows[-1], file=sys.stderr, flush=True)
             shards = len(list(Path(folder).glob("run/recordings/*/shards/*.parquet")))
@@ -124,7 +191,7 @@ def main() -> None:
         for steps in (32, 1024)
     }
     sizes |= {"checked on the bundled model, 32 steps": measured_bytes(32)}
-    settings = {"steps": given.steps, "batch_size": given.batch_size}
+    settings = {"steps": given.steps, "batch_size": given.batch_size, "generated_up_to": given.generate}
     write_result(given.out, {**settings, "rows": rows, "bytes_a_prompt": sizes})
 
 

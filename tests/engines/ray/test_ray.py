@@ -132,9 +132,10 @@ def test_a_worker_with_another_model_is_refused(model: demur.Model, tmp_path: Pa
 
 
 def test_a_worker_that_hangs_is_started_anew(model: demur.Model, whole: Recording, tmp_path: Path) -> None:
-    with RayEngine(actors=2, timeout=45) as engine:
+    others = set(workers())  # of the engine that the other tests share
+    with RayEngine(actors=2, timeout=15) as engine:
         record(model, PROMPTS[:4], **SETTINGS, engine=engine)
-        stopped = workers()[0]
+        stopped = next(one for one in workers() if one not in others)
         os.kill(stopped, signal.SIGSTOP)
         found = record(model, PROMPTS, **SETTINGS, engine=engine, out=tmp_path / "r")
         assert stopped not in workers()
@@ -183,7 +184,9 @@ def test_the_commands_study_and_compare_on_workers(tmp_path: Path, toy_folder: P
 def test_a_running_cluster_is_used_and_left_running(whole: Recording, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(f'{{"id": "{row.id}", "prompt": "{row.prompt}"}}\n' for row in whole.table.itertuples()))
-    started = "import ray; ray.init(include_dashboard=False, num_cpus=2, log_to_driver=False)"
+    started = (
+        "from demur.engines.ray.cluster import Cluster; ray = Cluster(None, 1, 0, 1)._reached()"  # which is patient
+    )
     script = f"{started}; print(ray.get_runtime_context().gcs_address, flush=True); input()"
     command = [sys.executable, "-m", "demur", "record", "demur/tiny-ar", str(prompts), "--steps", "16"]
     command += ["--batch-size", "4", "--engine", "ray", "--ray-actors", "1", "--device", "cpu"]

@@ -7,8 +7,9 @@ reports is an `InputError` that says what to do.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from demur.errors import InputError
@@ -18,14 +19,24 @@ START_SECONDS = 1800
 STORE_BYTES = 512 * 1024**2
 """Room for results on their way in a local cluster."""
 DEFAULT_ACTORS = 2
+PATIENCE = {
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_agent_register_timeout_ms": "600000",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_health_check_timeout_ms": "60000",
+}
+"""Of a local cluster: on a busy machine its processes need longer to find each other than Ray waits by itself."""
+NODE_SECONDS = 90
+"""How long the node of a local cluster may take to report; Ray's own 30 seconds cannot be set."""
 STARTS = 3
-"""How often a local cluster is started: on a busy machine its processes do not find each other in Ray's 30 seconds."""
+"""How often a local cluster is started: its node gives up by itself where its parts take longer than 30 seconds."""
 
 
 class Cluster:
     """Starts or reaches a cluster when workers are first asked for.
 
-    address, actors, gpus, threads : see `RayEngine`.
+    address, actors, gpus, threads : see `RayEngine`. start_seconds : how long the workers took to be ready.
     """
 
     def __init__(self, address: str | None, actors: int | None, gpus: float | None, threads: int | None) -> None:
@@ -33,6 +44,7 @@ class Cluster:
 
         self.address, self.actors, self.gpus = address, actors, gpus
         self.threads = threads or torch.get_num_threads()
+        self.start_seconds = 0.0
         self._ray: Any = None
         self._is_ours = False
 
@@ -43,6 +55,7 @@ class Cluster:
         gpus = self.gpus if self.gpus is not None else float(has > 0)
         count = self.actors or (int(has // gpus) if gpus else 0) or DEFAULT_ACTORS
         options = {"num_cpus": self.threads if self.address else 0, "num_gpus": gpus}
+        began = time.monotonic()
         made = ray.remote(kind).options(**options, max_restarts=-1, max_task_retries=retries)
         workers = [made.remote(*arguments) for _ in range(count)]
         asked = [worker.ready.remote() for worker in workers]
@@ -57,6 +70,7 @@ class Cluster:
             if isinstance(fault, InputError):
                 self.end(workers)
                 raise fault
+        self.start_seconds = time.monotonic() - began
         return workers
 
     def first_done(self, references: list[Any], timeout: float | None) -> Any | None:
@@ -112,6 +126,8 @@ class Cluster:
         if self.address is None:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # of a cluster that only this machine reaches
             os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets every other process go first
+            for name, value in PATIENCE.items():
+                os.environ.setdefault(name, value)
         try:
             import ray
         except ImportError as error:
@@ -129,13 +145,53 @@ def _start(ray: Any, address: str | None) -> None:
         options = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     for left in reversed(range(STARTS if address is None else 1)):
         try:
-            ray.init(**options, log_to_driver=False, logging_level="CRITICAL")
+            with _waiting_for_node():
+                ray.init(**options, log_to_driver=False, logging_level="CRITICAL")
             return
         except Exception as error:  # Ray raises many kinds, connection errors and plain ones
+            _end_half_started(error)
             ray.shutdown()
             if not left:
                 where = address or "a local cluster"
                 raise InputError(f"{where}: Ray cannot be started or reached ({_first_line(error)})") from error
+
+
+def _end_half_started(error: BaseException) -> None:
+    """End the processes of a node that did not start: Ray loses sight of them, and they would slow the next start."""
+    trace = error.__traceback__
+    while trace is not None:
+        end = getattr(trace.tb_frame.f_locals.get("self"), "kill_all_processes", None)
+        if end is not None:
+            with suppress(Exception):
+                end(check_alive=False, allow_graceful=False)
+        trace = trace.tb_next
+
+
+@contextmanager
+def _waiting_for_node() -> Iterator[None]:
+    """Let Ray's question for a node that has not reported yet last up to `NODE_SECONDS`."""
+    from ray._private import services
+
+    asked: Callable[..., Any] | None = getattr(services, "get_node", None)
+    if asked is None:  # another version of Ray; its own patience then
+        yield
+        return
+
+    def waiting(*arguments: Any) -> Any:
+        until = time.monotonic() + NODE_SECONDS
+        while True:
+            try:
+                return asked(*arguments)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.1)
+
+    services.get_node = waiting
+    try:
+        yield
+    finally:
+        services.get_node = asked
 
 
 def _first_line(error: Exception) -> str:

@@ -32,7 +32,8 @@ class RayEngine:
     by `close` or at the end of a ``with`` block. actors : workers, by default one a GPU of the cluster, or else 2.
     gpus : of each worker, by default 1 where the cluster has any; a share such as 0.5 puts two on one. threads : of
     each worker, by default as many as here, which makes rows bitwise those of one process. timeout : seconds after
-    which a worker that has not finished a batch is ended and started anew; the time to load the model counts.
+    which a worker that has not finished a batch is ended and started anew; the time that the workers took to start is
+    added, as one that died may be loading the model again.
 
     A worker that dies is started anew and its batches are computed again. Raises `InputError` where Ray is not
     installed or not reached, and for a worker with another model or other versions than the driver.
@@ -134,8 +135,11 @@ class RayEngine:
 
     def _restart_silent(self, actors: Sequence[Any], heard: list[float], busy: set[int]) -> None:
         """Start workers anew that have work and have not been heard of for too long."""
+        if self.timeout is None:
+            return
+        limit = self.timeout + self._cluster.start_seconds  # one that died may be starting anew
         for place, since in enumerate(heard):
-            if self.timeout is not None and place in busy and time.monotonic() - since > self.timeout:
+            if place in busy and time.monotonic() - since > limit:
                 self._cluster.restart(actors[place])
                 heard[place] = time.monotonic()
 
