@@ -138,7 +138,7 @@ def test_the_card_pools_seeds_and_keeps_what_stands_around_its_tables(tmp_path: 
     page = tmp_path / "card.md"
     page.write_text(f"before\n{card.BEGIN}\nold\n{card.END}\nafter\n")
     for _ in range(2):
-        card.write_card(tmp_path / "scores.json", page)
+        card.write_card([tmp_path / "scores.json"], page)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert "| harmless | 85.0% [64.0, 94.8] (n=20; 90, 80) |" in text

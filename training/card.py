@@ -1,4 +1,4 @@
-"""Write the scores into the model card: `python training/card.py benchmarks/results/tiny-pair.json CARD.md`.
+"""Write the scores into the model card: `python training/card.py benchmarks/results/tiny-*.json CARD.md`.
 
 In: scores of one or several training seeds, as `benchmarks/tiny_pair.py` keeps them, and a card with two marker lines.
 Out: the card, its tables between the markers written anew: a row a kind of prompt, a column a sampler, a cell with the
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ KINDS = {
 
 
 def main() -> None:
-    write_card(Path(sys.argv[1]), Path(sys.argv[2]))
+    *scores, card = map(Path, sys.argv[1:])
+    write_card(scores, card)
 
 
-def write_card(scores: Path, card: Path) -> None:
+def write_card(scores: Sequence[Path], card: Path) -> None:
     """Write the tables anew."""
-    rows = json.loads(scores.read_text(encoding="utf-8"))["rows"]
+    rows = [row for path in scores for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
     before, _, rest = card.read_text(encoding="utf-8").partition(BEGIN)
     tables = "\n\n".join([*(_shares(rows, *section) for section in SECTIONS.items()), _means(rows), _guard(rows)])
     card.write_text(f"{before}{BEGIN}\n{tables}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
