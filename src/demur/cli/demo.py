@@ -19,7 +19,7 @@ def demo(
     resume: Resume = True,
     quiet: Quiet = False,
 ) -> None:
-    """The whole story in three minutes: two bundled models, offline, and one page that explains it."""
+    """The whole story in minutes: three bundled models, offline, and one page that explains it."""
     told = Output(quiet)
     told.say("loading the bundled models")
     from demur.report import write_comparison, write_report, write_story, write_viewer
