@@ -48,6 +48,7 @@ class GuardedRunner:
         self._seen = RunnerStates(runner, guards.layers)
         self._steps: dict[str, int] = {}  # of each open request, how many tokens were judged
         self._ends: dict[str, int] = {}  # of each stopped request, how many tokens it ends with
+        self._texts: dict[str, str] = {}  # what is told of each request until the next look at it
         self._end_token = _end_token(runner)
         self._wrap_sample()
         self._wrap_finished()
@@ -68,10 +69,15 @@ class GuardedRunner:
         if stopped:
             request.status = type(request.status).FINISHED_STOPPED
             own = None
-        verdicts = {one: tap.verdict(name) for one, tap in zip(self.guards.names, self.guards.taps, strict=True)}
-        by_prompt = self._ends.get(name) == 1
-        request.stop_reason = encode(Said(verdicts, self.guards.cleared(name), stopped, own, by_prompt))
+        if done or stopped or name not in self._texts:
+            self._texts[name] = self._said(name, stopped, own)
+        request.stop_reason = self._texts[name]
         return bool(done or stopped)
+
+    def _said(self, name: str, stopped: bool, own: int | str | None) -> str:
+        """What the guards say of a request, as text."""
+        verdicts = {one: tap.verdict(name) for one, tap in zip(self.guards.names, self.guards.taps, strict=True)}
+        return encode(Said(verdicts, self.guards.cleared(name), stopped, own, self._ends.get(name) == 1))
 
     def _wrap_sample(self) -> None:
         sample = self.runner._sample
@@ -91,6 +97,7 @@ class GuardedRunner:
         def updated(scheduled: Any) -> Any:
             for name in scheduled.finished_req_ids:
                 self._ends.pop(name, None)
+                self._texts.pop(name, None)
                 if self._steps.pop(name, None) is not None:
                     self.guards.forget(name)
             return update(scheduled)
@@ -113,11 +120,13 @@ class GuardedRunner:
             self._judge_prompts(*_chosen(seen, begun))
         if due:
             names, states = _chosen(seen, due)
-            self.guards.take(names, states)
-            for name in names:
+            looked = self.guards.take(names, states).tolist()
+            for name, told in zip(names, looked, strict=True):
                 self._steps[name] += 1
-                if self.block and self.guards.stopped_at(name):
-                    self._ends[name] = self._steps[name] + 1
+                if told:
+                    self._texts.pop(name, None)
+                    if self.block and self.guards.stopped_at(name):
+                        self._ends[name] = self._steps[name] + 1
         return [row for row, name in enumerate(seen.names) if name in self._ends and not self._is_structured(name)]
 
     def _judge_prompts(self, names: list[str], states: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from demur.defenses import Verdict
@@ -39,8 +40,12 @@ def encode(said: Said) -> str:
 
 def decode(text: Any) -> Said | None:
     """The inverse of `encode`; None for a stop_reason that is none of demur's."""
-    if not isinstance(text, str) or not text.startswith(_MARK):
-        return None
+    return _decoded(text) if isinstance(text, str) and text.startswith(_MARK) else None
+
+
+@lru_cache(4096)
+def _decoded(text: str) -> Said:
+    """The same text comes with every token until the next look."""
     verdicts, cleared, stopped, own, by_prompt = json.loads(text.removeprefix(_MARK))
     made = {name: Verdict(step, looks, float(score), stop) for name, (step, looks, score, stop) in verdicts.items()}
     return Said(made, cleared, stopped, own, by_prompt)
