@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from demur.errors import InputError
@@ -128,6 +128,8 @@ class Cluster:
             os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets every other process go first
             for name, value in PATIENCE.items():
                 os.environ.setdefault(name, value)
+        else:
+            os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # Ray's 20 ask for a quarter of an hour
         try:
             import ray
         except ImportError as error:
@@ -145,7 +147,7 @@ def _start(ray: Any, address: str | None) -> None:
         options = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     for left in reversed(range(STARTS if address is None else 1)):
         try:
-            with _waiting_for_node():
+            with _waiting_for_node() if address is None else nullcontext():
                 ray.init(**options, log_to_driver=False, logging_level="CRITICAL")
             return
         except Exception as error:  # Ray raises many kinds, connection errors and plain ones
