@@ -24,7 +24,7 @@ NEEDS = {
 ELSEWHERE = {"extending.md", "README.md"}  # run by test_extending.py and below, which also check what comes out
 SIZES = {"anchors_harmless": 12, "anchors_harmful": 12, "guard_train_harmless": 40, "guard_calibration_harmless": 100}
 SIZES |= {"test_harmless": 3, "test_harmful": 2, "test_attacks": 1, "control_wrapped": 1}
-FEW = {"anchors_harmless": 8, "anchors_harmful": 10, "guard_train_harmless": 0, "guard_calibration_harmless": 0}
+FEW = {"anchors_harmless": 8, "anchors_harmful": 10, "guard_train_harmless": 0, "guard_calibration_harmless": 24}
 FEW |= {"test_harmless": 0, "test_harmful": 0, "test_attacks": 1, "control_wrapped": 0}
 
 
@@ -47,10 +47,12 @@ PAGES = [page for page in ALL if page.name not in ELSEWHERE]
 
 @pytest.fixture(scope="session")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `demur demo` leaves and the pages read: a study of tiny-ar, a recording and anchors of tiny-diffusion."""
+    """What `demur demo` leaves and the pages read: a study of tiny-ar; recordings, anchors and guards of a second."""
     import demur
+    from demur.guards import states_of
     from demur.studies import run_study
     from demur.studies.demo.run import write_subsets
+    from demur.studies.study.directions import LOOKS
     from demur.studies.study.prompt_sets import first_of_each, read_sets
 
     out = tmp_path_factory.mktemp("shown")
@@ -65,6 +67,14 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     demur.Anchors.fit(recordings["anchors_harmless"], recordings["anchors_harmful"]).save(
         folder / "anchors.safetensors"
     )
+    good, bad, apart = (
+        states_of(recordings[name], LOOKS)
+        for name in ("anchors_harmless", "anchors_harmful", "guard_calibration_harmless")
+    )
+    looks = demur.DirectionGuard(places=LOOKS).fit(good, harmful=bad, calibration=apart)
+    stream = demur.StreamingGuard(0.05, side="high").fit(looks.place_errors(good))
+    looks.save(folder / "direction_looks.safetensors")
+    stream.calibrate(looks.place_errors(apart)).save(folder / "streaming_direction_guard.safetensors")
     return out
 
 

@@ -5,6 +5,7 @@ In: a `Study`. Out: `Table`s of `Cell`s, in which no value stands without its in
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,12 +59,15 @@ def detection_table(study: Study, subset: str, caption: str) -> Table:
     """A row an attack: AUROC and share caught at the calibrated threshold, for the detectors of `SHOWN`."""
     chosen = study.detection[study.detection["subset"] == subset]
     detectors = [name for name in SHOWN if (chosen["detector"] == name).any()]
-    of = dict(iter(chosen.groupby(["group", "detector"], sort=False)))  # once: a filter a cell reads all rows each time
+    of: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    # Found once, for a filter a cell reads all rows each time; names may be no valid UTF-8, which groupby refuses.
+    for place, key in enumerate(zip(chosen["group"], chosen["detector"], strict=True)):
+        of[key].append(place)
     rows = []
     for group in dict.fromkeys(chosen["group"]):
         cells: list[Cell] = []
         for detector in detectors:
-            cells += _detection(of.get((group, detector), chosen[:0]))
+            cells += _detection(chosen.iloc[of[group, detector]])
         rows.append((name_of(group), cells))
     return Table(caption, "attack", [(name, column) for name in detectors for column in ("AUROC", "caught")], rows)
 
