@@ -1,9 +1,9 @@
 """What a guard costs a server: throughput guarded against unguarded, and the time to the first text.
 
-Each round runs the same requests unguarded and guarded, in turn (A B A B), at 1, 8 and 32 at once, on the engine that
-`demur serve` takes. The guard looks four times and never stops, so that both make the same answers. Requests go through
-everything but HTTP. Processor seconds of the process are counted beside the clock, which other work on the machine
-disturbs.
+Each round runs the same requests unguarded and guarded, in turns (A B, B A, ...), at 1, 8 and 32 at once, on the engine
+that `demur serve` takes. The guard looks four times and never stops, so that both make the same answers. Requests go
+through everything but HTTP. Processor seconds of the process are counted beside the clock, which other work on the
+machine disturbs.
 
     .venv/bin/python benchmarks/serve.py Qwen/Qwen2.5-0.5B-Instruct:128 demur/tiny-diffusion:32 --dtype bfloat16
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import time
@@ -126,11 +127,13 @@ def measured(name: str, steps: int, args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"family": model.family, "dtype": args.dtype, "steps": steps}
     for at_once in args.at_once:
         rounds: list[dict[str, Any]] = []
-        for _ in range(args.rounds):
-            ways = {
+        for number in range(args.rounds):
+            turns: list[tuple[str, list[Watched]]] = [("plain", []), ("guarded", watched)]
+            ways: dict[str, Any] = {
                 way: asyncio.run(timed(model, one, steps, at_once, at_once * args.requests))
-                for way, one in (("plain", []), ("guarded", watched))
+                for way, one in (turns if number % 2 == 0 else turns[::-1])
             }
+            ways["load"] = os.getloadavg()[0]
             plain, guarded = (ways[way]["tokens"] for way in ("plain", "guarded"))
             if abs(guarded / plain - 1) > (APART if args.dtype != "float32" else 0):
                 raise SystemExit(f"{name}: guarded and unguarded made different numbers of tokens: {ways}")

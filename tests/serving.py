@@ -21,6 +21,8 @@ from demur.guards import DirectionGuard, StreamingGuard, states_of
 from demur.models import Model
 from demur.serve import Settings, Watched, make_app
 
+PATIENCE = 600.0
+"""Seconds that a client of a test waits: httpx2's own five pass on a machine that does other work."""
 LOOKS = tuple((look + 1) / 8 for look in range(8))
 SAMPLERS = {
     "demur/tiny-ar": {"steps": 32},
@@ -86,9 +88,10 @@ def running(app: FastAPI) -> Iterator[str]:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
-        deadline = time.monotonic() + 60
-        while not server.started and time.monotonic() < deadline:
+        deadline = time.monotonic() + PATIENCE
+        while not server.started and thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.02)
+        assert server.started, "the server did not start"
         try:
             yield f"http://127.0.0.1:{port}"
         finally:

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from serving import Served, app_of, changed, chat, running, served, toy_prompts
+from serving import PATIENCE, Served, app_of, changed, chat, running, served, toy_prompts
 
 REQUESTS = int(os.environ.get("DEMUR_SERVE_REQUESTS", "48"))
 """200 in `make test-serve`."""
@@ -46,7 +46,7 @@ def ar() -> Iterator[tuple[Served, TestClient]]:
 @lru_cache
 def client_of(address: str) -> openai.OpenAI:
     """One for all threads: each new one reads the certificates of all authorities."""
-    return openai.OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=600)
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0, timeout=PATIENCE)
 
 
 def ask(address: str, one: Served, row: int, *, stream: bool, **more: Any) -> tuple[str, str, Any]:
@@ -91,7 +91,8 @@ def test_a_cache_that_fills_starts_requests_again_and_changes_no_verdict() -> No
 def test_the_step_and_the_score_are_those_of_the_recording(live: tuple[Served, str]) -> None:
     one, address = live
     for row in (0, len(one.prompts) - 1):
-        answer = httpx2.post(f"{address}/v1/chat/completions", json=chat(one.prompts[row], one.model.name)).json()
+        body = chat(one.prompts[row], one.model.name)
+        answer = httpx2.post(f"{address}/v1/chat/completions", json=body, timeout=PATIENCE).json()
         said = answer["choices"][0]["demur"]
         assert said["stopped_at"] == one.stops[row]
         looks = said["guards"][0]["looks"]
@@ -101,7 +102,7 @@ def test_the_step_and_the_score_are_those_of_the_recording(live: tuple[Served, s
 def wire(address: str, body: dict[str, Any]) -> list[str]:
     """The text of every event of a stream, as it arrives on the connection."""
     found = []
-    with httpx2.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=60) as answer:
+    with httpx2.stream("POST", f"{address}/v1/chat/completions", json=body, timeout=PATIENCE) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         for line in answer.iter_lines():
             if line.startswith("data: {"):
@@ -135,7 +136,8 @@ def test_mode_score_watches_and_stops_nothing(live_app: tuple[Served, FastAPI, s
     assert reason == "stop" and moderation.output.results[0].flagged
     assert text == one.recording.steps_text(row)[-1].committed
     with changed(app, enforce=True):
-        refused = httpx2.post(f"{address}/v1/chat/completions", json=chat(one.prompts[row], one.model.name, **policy))
+        body = chat(one.prompts[row], one.model.name, **policy)
+        refused = httpx2.post(f"{address}/v1/chat/completions", json=body, timeout=PATIENCE)
     assert refused.status_code == 400 and refused.json()["error"]["param"] == "moderation.policy.output.mode"
 
 
