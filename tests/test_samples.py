@@ -1,7 +1,7 @@
 """Several samples of one prompt, and arguments that a sampler would misread."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ import demur
 from demur.errors import InputError
 from demur.models import Model, load
 from demur.samplers import Autoregressive, MaskedDiffusion, Sampler, UniformDiffusion
+from demur.samplers.block_diffusion.choice import guess_token
+from demur.samplers.head import Head
 from demur.samplers.masked_diffusion.confidence import guess
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -95,3 +97,31 @@ def test_confidence_is_the_softmax_to_the_last_bit() -> None:
     logits = torch.randn(200, 50, generator=torch.Generator().manual_seed(0)) * 8
     tokens, confidence = guess(logits, "low_confidence", 0.0, None, tempered=False)
     assert torch.equal(confidence, logits.softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1))
+
+
+def test_logits_of_one_call_take_the_memory_of_the_last_and_are_those_of_the_head() -> None:
+    plain = torch.nn.Linear(8, 300, bias=False)
+    head, read = Head(plain), torch.randn(5, 8)
+    with torch.no_grad():
+        first = head.logits(read)
+        assert torch.equal(first, plain(read))
+        second = head.logits(read[:3])
+        assert second.data_ptr() == first.data_ptr()
+        biased = torch.nn.Linear(8, 300)
+        assert torch.equal(Head(biased).logits(read), biased(read))
+        half = plain.bfloat16()
+        assert torch.equal(Head(half).logits(read.bfloat16()), half(read.bfloat16()).float())
+
+
+@pytest.mark.parametrize("rule", ["low_confidence", "margin", "entropy"])
+def test_confidence_does_not_depend_on_how_many_rows_are_copied_at_a_time(
+    rule: Literal["low_confidence", "margin", "entropy"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = 3 * torch.randn(7, 300)
+    whole = guess(logits, rule, 0.0, None, tempered=False)
+    chosen = guess_token(logits, 0.0, 0, 1.0, "plain", None)
+    monkeypatch.setattr("demur.samplers.head.LOGITS_OF_A_PIECE", 600)
+    for one, other in zip(whole, guess(logits, rule, 0.0, None, tempered=False), strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(chosen, guess_token(logits, 0.0, 0, 1.0, "plain", None), strict=True):
+        assert torch.equal(one, other)

@@ -20,6 +20,7 @@ from demur.models import Layer, Model
 from demur.samplers.block_diffusion.canvas import BlockCanvas, Layout, require_slots
 from demur.samplers.block_diffusion.choice import Confidence, guess_token
 from demur.samplers.draws import Draws
+from demur.samplers.head import positions_at_once
 from demur.samplers.step import (
     Pooling,
     Prefill,
@@ -32,8 +33,8 @@ from demur.samplers.step import (
     whole_responses,
 )
 
-LOGITS_AT_ONCE = 1 << 23
-"""Most logits that are held at a time, in float32: 32 MB."""
+LOGITS_AT_ONCE = 1 << 22
+"""Most logits that are held at a time, in float32: 16 MB."""
 BlocksFrom = Literal["start", "response"]
 
 
@@ -243,7 +244,7 @@ def guess_block(
     tokens = canvas.block_tokens
     sure = torch.zeros(tokens.shape, device=tokens.device)
     rows, places = wanted.nonzero(as_tuple=True)
-    size = max(1, LOGITS_AT_ONCE // int(canvas.model.config.vocab_size))
+    size = positions_at_once(LOGITS_AT_ONCE, int(canvas.model.config.vocab_size), canvas.tokens.device)
     for row, place in zip(torch.split(rows, size), torch.split(places, size), strict=True) if len(rows) else ():
         uniforms = run.draws.of(row, 1).squeeze(1) if temperature > 0 else None
         found = guess_token(canvas.logits(row, place), temperature, top_k, top_p, confidence, uniforms)

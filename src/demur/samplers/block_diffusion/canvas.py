@@ -16,6 +16,7 @@ import torch
 from demur.errors import InputError
 from demur.models import Model
 from demur.samplers.block_diffusion.cache import SlotCache
+from demur.samplers.head import Head
 from demur.samplers.masked_diffusion.canvas import checked_mask, without_banned
 from demur.samplers.masked_diffusion.schedule import latest_of
 from demur.samplers.rows import newest_states
@@ -77,6 +78,7 @@ class BlockCanvas:
         self.edited = torch.zeros_like(self.exists)  # by the latest step, and the tokens that stood there before it
         self.stood = self.guess
         self.cache = SlotCache(batch, layout.slots)
+        self.head = Head(model.network.get_output_embeddings())
         self.valid = layout.lead.clone()  # slots before it are in the cache, clean
         self.start = layout.first // layout.block * layout.block
         self.origin = self.start.clone()
@@ -179,14 +181,13 @@ class BlockCanvas:
         self.valid[rows] = torch.minimum(self.start[rows] + self.layout.block, self.layout.end[rows])
 
     def next_logits(self, rows: torch.Tensor) -> torch.Tensor:
-        """Logits at the last position of the latest pass, float32 ``[rows, vocabulary]``."""
-        logits: torch.Tensor = self.model.network.get_output_embeddings()(self.last[rows])
-        return logits.float()
+        """Logits at the last position of the latest pass, float32 ``[rows, vocabulary]``, until the next call."""
+        return self.head.logits(self.last[rows])
 
     def logits(self, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Logits at places of the current block in the last pass, float32 ``[n, vocabulary]``."""
+        """Logits at places of the current block in the last pass, float32 ``[n, vocabulary]``, until the next call."""
         read = (places - 1).clamp(min=0) if self.shifted else places
-        logits: torch.Tensor = self.model.network.get_output_embeddings()(self.sources[rows, read]).float()
+        logits = self.head.logits(self.sources[rows, read])
         if self.banned is None:
             return logits
         answers = (self.start[rows] + places - self.layout.first[rows]).clamp(0, self.layout.width - 1)

@@ -12,6 +12,7 @@ import torch
 
 from demur.samplers.autoregressive import draw_tokens
 from demur.samplers.filters import keep_top_k, keep_top_p
+from demur.samplers.head import pieces
 
 Confidence = Literal["plain", "filtered"]
 
@@ -30,9 +31,8 @@ def guess_token(
     likely token is taken, and no filter applies. confidence : the probability before the filters, or after them.
     """
     if uniforms is None:
-        probabilities = logits.softmax(dim=-1)
-        tokens = probabilities.argmax(dim=-1)
-        return tokens, probabilities.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        sure, tokens = zip(*(group.softmax(dim=-1).max(dim=-1) for group in pieces(logits)), strict=True)
+        return torch.cat(tokens), torch.cat(sure)
     logits = logits / temperature
     filtered = keep_top_p(keep_top_k(logits, top_k), top_p)
     tokens = draw_tokens(filtered, 1.0, uniforms)

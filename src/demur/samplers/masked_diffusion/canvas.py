@@ -8,12 +8,12 @@ row is run again only when its tokens changed, and logits exist only where they 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from demur.errors import InputError
 from demur.models import Model
+from demur.samplers.head import Head
 from demur.samplers.proof import full_pass, padding_is_neutral
 from demur.samplers.rows import newest_states
 from demur.samplers.step import FREE
@@ -109,10 +109,16 @@ class Canvas:
         self.stale[rows] = False
 
     def logits(self, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Logits at response positions of the last pass, float32 ``[n, vocabulary]``, guided if so asked."""
+        """Logits at response positions of the last pass, float32 ``[n, vocabulary]``, guided if so asked.
+
+        They are valid until the next call.
+        """
         read = [source[rows, places] for source in self.sources]
-        logits = [(self.head(one) if self.head else one).float() for one in read]
-        found = logits[0] if not self.guidance else logits[1] + (self.guidance + 1) * (logits[0] - logits[1])
+        if not self.guidance:
+            found = self.head.logits(read[0]) if self.head else read[0].float()
+        else:
+            told, plain = [(self.head.embeddings(one) if self.head else one).float() for one in read]
+            found = plain + (self.guidance + 1) * (told - plain)
         if self.banned is not None:
             found = without_banned(found, self.banned[rows, places])
         return found
@@ -182,8 +188,8 @@ def checked_mask(model: Model) -> int:
     return mask
 
 
-def _plain_head(model: Model) -> Any:
+def _plain_head(model: Model) -> Head | None:
     """The language-model head where it alone turns final states into logits, else None."""
     if model.final_norm or any(getattr(model.config, name, None) for name in SCALED_LOGITS):
         return None
-    return model.network.get_output_embeddings()
+    return Head(model.network.get_output_embeddings())

@@ -11,6 +11,8 @@ from typing import Literal
 
 import torch
 
+from demur.samplers.head import pieces
+
 Remasking = Literal["low_confidence", "random", "entropy", "margin", "origin"]
 
 
@@ -33,7 +35,9 @@ def guess(
         return tokens, torch.zeros_like(tokens, dtype=torch.float32)
     if tempered and temperature > 0:
         logits = logits / temperature
-    return tokens, CONFIDENCES[rule](logits, tokens)
+    confidence, groups = CONFIDENCES[rule], pieces(logits)
+    chosen = tokens.split([len(group) for group in groups])
+    return tokens, torch.cat([confidence(*group) for group in zip(groups, chosen, strict=True)])
 
 
 def _probability(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

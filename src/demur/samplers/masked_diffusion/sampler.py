@@ -17,6 +17,7 @@ from demur.looks import Looks
 from demur.models import Layer, Model
 from demur.samplers.draws import Draws
 from demur.samplers.filters import keep_top_k, keep_top_p
+from demur.samplers.head import positions_at_once
 from demur.samplers.masked_diffusion.canvas import Canvas
 from demur.samplers.masked_diffusion.confidence import Remasking, guess
 from demur.samplers.masked_diffusion.schedule import DREAM_LAST_TIME, Quota, Schedule, latest_of, most_confident
@@ -39,8 +40,8 @@ from demur.samplers.step import (
 Order = Literal["confidence", "left_to_right"]
 OFFICIAL: dict[str, Remasking] = {"maskgit_plus": "low_confidence", "topk_margin": "margin"}
 """Dream's names of its rules (`alg`), which are understood too."""
-LOGITS_AT_ONCE = 1 << 23
-"""Most logits that are held at a time, in float32: 32 MB."""
+LOGITS_AT_ONCE = 1 << 22
+"""Most logits that are held at a time, in float32: 16 MB."""
 
 
 class MaskedDiffusion(Sampler):
@@ -263,7 +264,7 @@ class MaskedDiffusion(Sampler):
         predicted = canvas.response.clone()
         confidence = torch.zeros(masked.shape, device=masked.device)
         rows, places = masked.nonzero(as_tuple=True)
-        size = max(1, LOGITS_AT_ONCE // int(canvas.model.config.vocab_size))
+        size = positions_at_once(LOGITS_AT_ONCE, int(canvas.model.config.vocab_size), canvas.tokens.device)
         for row, place in zip(torch.split(rows, size), torch.split(places, size), strict=True) if len(rows) else ():
             predicted[row, place], confidence[row, place] = self._guess_at(canvas, row, place, draws)
         if self.order == "left_to_right":
