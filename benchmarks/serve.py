@@ -16,6 +16,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,48 +122,57 @@ def judging(model: Model, watched: list[Watched], steps: int, at_once: int) -> f
     return min(taken)
 
 
-def measured(name: str, steps: int, args: argparse.Namespace) -> dict[str, Any]:
+def measured(name: str, steps: int, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What was found of a model, again after every round."""
     model = loaded(name, args.dtype)
     watched = guarding(model, steps)
-    found: dict[str, Any] = {"family": model.family, "dtype": args.dtype, "steps": steps}
-    for at_once in args.at_once:
-        rounds: list[dict[str, Any]] = []
-        for number in range(args.rounds):
+    rounds: dict[int, list[dict[str, Any]]] = {at_once: [] for at_once in args.at_once}
+    for number in range(args.rounds):
+        for at_once, before in rounds.items():
             turns: list[tuple[str, list[Watched]]] = [("plain", []), ("guarded", watched)]
             ways: dict[str, Any] = {
                 way: asyncio.run(timed(model, one, steps, at_once, at_once * args.requests))
                 for way, one in (turns if number % 2 == 0 else turns[::-1])
             }
-            ways["load"] = os.getloadavg()[0]
             plain, guarded = (ways[way]["tokens"] for way in ("plain", "guarded"))
             if abs(guarded / plain - 1) > (APART if args.dtype != "float32" else 0):
                 raise SystemExit(f"{name}: guarded and unguarded made different numbers of tokens: {ways}")
-            rounds.append(ways)
-            print(f"{name}, {at_once} at once: {ways}", file=sys.stderr, flush=True)
-        ratios = {
-            kind: statistics.median(one["guarded"][kind] / one["plain"][kind] for one in rounds)
-            for kind in ("per_second", "per_cpu_second")
+            before.append({**ways, "load": os.getloadavg()[0]})
+            print(f"{name}, {at_once} at once: {before[-1]}", file=sys.stderr, flush=True)
+        yield {
+            "family": model.family,
+            "dtype": args.dtype,
+            "steps": steps,
+            **{f"{at_once} at once": summed_up(model, watched, steps, at_once, rounds[at_once]) for at_once in rounds},
         }
-        firsts = {
-            way: statistics.median(one[way]["first_text_seconds"] for one in rounds) for way in ("plain", "guarded")
-        }
-        here = found[f"{at_once} at once"] = {"guarded_over_plain": ratios, "first_text_seconds": firsts}
-        if model.traits.left_to_right:  # each pass of the fastest plain round makes a token for each request
-            passes_a_second = max(one["plain"]["per_cpu_second"] for one in rounds) / at_once
-            here["judging_share_of_a_pass"] = judging(model, watched, steps, at_once) * passes_a_second
-        here["rounds"] = rounds
-    return found
+
+
+def summed_up(
+    model: Model, watched: list[Watched], steps: int, at_once: int, rounds: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Medians over the rounds, and the rounds."""
+    ratios = {
+        kind: statistics.median(one["guarded"][kind] / one["plain"][kind] for one in rounds)
+        for kind in ("per_second", "per_cpu_second")
+    }
+    firsts = {way: statistics.median(one[way]["first_text_seconds"] for one in rounds) for way in ("plain", "guarded")}
+    found: dict[str, Any] = {"guarded_over_plain": ratios, "first_text_seconds": firsts}
+    if model.traits.left_to_right:  # each pass of the fastest plain round makes a token for each request
+        passes_a_second = max(one["plain"]["per_cpu_second"] for one in rounds) / at_once
+        found["judging_share_of_a_pass"] = judging(model, watched, steps, at_once) * passes_a_second
+    return {**found, "rounds": rounds}
 
 
 def main() -> None:
     args = parsed()
     torch.set_num_threads(1)
-    models = {}
+    models: dict[str, Any] = {}
+    how = "per_cpu_second counts the processor seconds of the process, which other work on the machine disturbs least"
     for one in args.models:
         name, _, steps = one.rpartition(":")
-        models[Path(name).name if Path(name).is_dir() else name] = measured(name, int(steps), args)
-    how = "per_cpu_second counts the processor seconds of the process, which other work on the machine disturbs least"
-    write_result(args.out, {"hold": "look", "threads": 1, "how": how, "models": models})
+        for found in measured(name, int(steps), args):
+            models[Path(name).name if Path(name).is_dir() else name] = found
+            write_result(args.out, {"hold": "look", "threads": 1, "how": how, "models": models})
 
 
 if __name__ == "__main__":
