@@ -6,7 +6,9 @@ In: a trained network. Out: a folder that `demur.load` reads as it reads any oth
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -26,9 +28,6 @@ def save_llama(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fo
 
 def save_llada(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, response: int) -> None:
     """A masked-diffusion checkpoint in the layout of GSAI-ML/LLaDA-8B."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {llada_name(name): value.to(torch.bfloat16).contiguous() for name, value in network.named_parameters()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = network.config
     settings = {
         "model_type": "llada",
@@ -58,22 +57,15 @@ def save_llada(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fo
         "input_emb_norm": False,
         "scale_logits": False,
         "weight_tying": True,
-        "mask_token_id": tokenizer.mask_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "torch_dtype": "bfloat16",
     }
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    _save_rest(tokenizer, folder, response)
+    tensors = {llada_name(name): value for name, value in network.named_parameters()}
+    _save_masked(tensors, settings, tokenizer, folder, response)
 
 
 def save_sdar(
     network: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, response: int, block_length: int
 ) -> None:
     """A block diffusion checkpoint in the layout of JetLM/SDAR, whose tensors have Qwen3's names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.to(torch.bfloat16).contiguous() for name, value in network.named_parameters()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = network.config
     settings = {
         "model_type": "sdar",
@@ -92,13 +84,8 @@ def save_sdar(
         "attention_bias": False,
         "tie_word_embeddings": True,
         "block_size": block_length,
-        "mask_token_id": tokenizer.mask_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "torch_dtype": "bfloat16",
     }
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    _save_rest(tokenizer, folder, response)
+    _save_masked(dict(network.named_parameters()), settings, tokenizer, folder, response)
 
 
 def llada_name(name: str) -> str:
@@ -108,6 +95,23 @@ def llada_name(name: str) -> str:
         return f"model.transformer.{LLAMA_TOP[module]}.{kind}"
     _, _, block, inner = module.split(".", 3)
     return f"model.transformer.blocks.{block}.{LLAMA_BLOCK[inner]}.{kind}"
+
+
+def _save_masked(
+    tensors: Mapping[str, torch.Tensor],
+    settings: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    response: int,
+) -> None:
+    """Weights, config and the rest of a checkpoint that transformers does not write itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {name: value.to(torch.bfloat16).contiguous() for name, value in tensors.items()}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    names = ("mask_token_id", "eos_token_id", "pad_token_id")
+    whole = {**settings, **{name: getattr(tokenizer, name) for name in names}, "torch_dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    _save_rest(tokenizer, folder, response)
 
 
 def _save_rest(tokenizer: PreTrainedTokenizerFast, folder: Path, response: int) -> None:

@@ -19,8 +19,8 @@ FILES = "files"
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
-    """The hash of every file in a folder, by name."""
-    return {path.name: hash_of(read_whole(path)) for path in sorted(folder.iterdir()) if path.is_file()}
+    """The hash of every file in a folder, by name; `InputError` where it holds anything else."""
+    return {path.name: hash_of(read_whole(path)) for path in sorted(folder.iterdir())}
 
 
 def require_listed(folder: Path, manifest: str) -> None:

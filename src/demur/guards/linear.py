@@ -70,7 +70,7 @@ class LinearGuard(Guard):
         Of looks `[prompts, looks]`, the higher one of both means, with the lengths of the answers.
         """
         made = X.provenance if isinstance(X, Signal) else None
-        errors = self._by_look(self._projected(self._checked(X)))
+        errors = self._by_look(_projected(self._checked(X), self.centre_, self.direction_))
         return Signal(errors, made and self.describe(made), X.lengths if isinstance(X, Signal) else None)
 
     def place_error(self, phi: ArrayLike, place: int | NDArray[np.integer[Any]]) -> Floats:
@@ -88,10 +88,7 @@ class LinearGuard(Guard):
         places = np.broadcast_to(place, len(values))
         if len(values) and (places == places[0]).all():
             places = places[:1]
-        centre, direction = self.centre_[places], self.direction_[places]
-        projected = np.einsum("nlw,nlw->nl", values, np.broadcast_to(direction, values.shape))
-        errors = (projected - (centre * direction).sum(axis=2)).mean(axis=1)
-        return np.asarray(errors, dtype=np.float32)
+        return np.asarray(_projected(values, self.centre_[places], self.direction_[places]), dtype=np.float32)
 
     def look_error(self, means: Sequence[ArrayLike], look: int | NDArray[np.integer[Any]]) -> Floats:
         """The error at one look, of all or of each, counted from 0, of states `[n, layers, width]` a mean.
@@ -138,7 +135,7 @@ class LinearGuard(Guard):
         return replace(made, layers=layers, anchors=self.fingerprint)
 
     def _errors(self, values: Floats) -> Floats:
-        projected = self._projected(values)
+        projected = _projected(values, self.centre_, self.direction_)
         errors: Floats = (
             self._by_look(projected).max(axis=1) if isinstance(self.places, Looks) else projected.mean(axis=1)
         )
@@ -150,12 +147,6 @@ class LinearGuard(Guard):
             return errors
         highest: Floats = errors.reshape(len(errors), -1, self.places.means).max(axis=2)
         return highest
-
-    def _projected(self, values: Floats, places: slice = slice(None)) -> Floats:
-        centre, direction = self.centre_[places], self.direction_[places]
-        offset = (centre * direction).sum(axis=2)
-        projected: Floats = (np.einsum("nplw,plw->npl", values, direction) - offset).mean(axis=2)
-        return projected
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> Floats:
         """X as `[prompts, places, layers, width]`; two axes are states of one place and layer."""
@@ -201,6 +192,13 @@ class LinearGuard(Guard):
         self.centre_ = require_array(arrays, "centre", 1 if flat else count_of(self.places), None, None)
         self.direction_ = require_array(arrays, "direction", *self.centre_.shape)
         self.n_features_in_ = self.centre_.size
+
+
+def _projected(values: Floats, centre: Floats, direction: Floats) -> Floats:
+    """Errors `[...]` of states `[..., layers, width]` along one direction each, or one for all: the mean of layers."""
+    offset = (centre * direction).sum(axis=-1)
+    projected: Floats = (np.einsum("...lw,...lw->...l", values, direction) - offset).mean(axis=-1)
+    return projected
 
 
 def _is_made(found: Signal) -> NDArray[np.bool_]:

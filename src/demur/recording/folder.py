@@ -22,6 +22,7 @@ from safetensors.numpy import save as save_arrays
 
 from demur.errors import InputError
 from demur.files import manifests
+from demur.files.listed import hashes_of
 from demur.files.locking import LOCK, locked
 from demur.files.seals import hash_of
 from demur.files.staging import found, is_own_folder
@@ -133,7 +134,7 @@ def tokenizer_hashes(folder: Path) -> dict[str, str]:
     place = found(folder, TOKENIZER)
     if not is_own_folder(place):
         return {}
-    return {path.name: hash_of(read_whole(path)) for path in sorted(place.iterdir())}
+    return hashes_of(place)
 
 
 def shard_numbers(folder: Path) -> list[int]:

@@ -43,11 +43,11 @@ from demur.studies.material import (
     tasks,
 )
 from demur.studies.study.controls import fitting
+from demur.studies.study.directions import LOOKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LOOKS = tuple((look + 1) / 8 for look in range(8))
 JUDGED_AT = (0.125, 0.5, 1.0)
 """The looks at which whole generations are judged: one early as well, where the prompt still weighs most."""
 
@@ -220,26 +220,22 @@ def read_material(recordings: Sequence[Recording], seed: int = 0, own: Recording
 
     held_out = set().union(*(prompts_of(number, seed)[1] for number in range(ROUNDS)))
     held_out |= {prompt.id for prompt in tasks(seed)[1]}
-    tables, states = [], []
-    for recording in [*recordings, *([] if own is None else [own])]:
-        rows = recording.table
-        kinds = [kind_of(*pair) for pair in zip(rows["attack"], rows["category"], strict=True)]
-        if recording is own:
-            kinds = [OWN] * len(rows)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "id": rows["id"],
-                    "kind": kinds,
-                    "family": [family_of(kind) for kind in kinds],
-                    "harmful": rows["label"].eq("harmful").fillna(False).to_numpy(dtype=bool),
-                    "held_out": np.full(len(rows), True) if recording is own else rows["id"].isin(held_out).to_numpy(),
-                }
-            )
-        )
-        states.append(states_of(recording, LOOKS))
+    tables = [
+        _told(recording.table).assign(held_out=lambda rows: rows["id"].isin(held_out)) for recording in recordings
+    ]
+    if own is not None:
+        recordings = [*recordings, own]
+        tables.append(_told(own.table).assign(kind=OWN, family=OWN, held_out=True))
+    states = [states_of(recording, LOOKS) for recording in recordings]
     joined = np.concatenate([np.asarray(one) for one in states])
     return Material(Signal(joined, states[0].provenance), pd.concat(tables, ignore_index=True))
+
+
+def _told(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each recorded prompt of the material is: id, kind, family and harmful."""
+    kinds = [kind_of(*pair) for pair in zip(rows["attack"], rows["category"], strict=True)]
+    harmful = rows["label"].eq("harmful").fillna(False).astype(bool)
+    return rows[["id"]].assign(kind=kinds, family=[family_of(kind) for kind in kinds], harmful=harmful)
 
 
 @warned_already()

@@ -23,6 +23,7 @@ from demur.models import Model
 from demur.recording.generate import pad_left
 from demur.samplers import SAMPLERS, Sampler, Step
 from demur.serve.engines.engine import EngineDown, Mailbox
+from demur.serve.engines.row import Row
 from demur.serve.guards import Guards
 from demur.serve.job import Job, Reason, Update
 
@@ -30,25 +31,10 @@ _LOG = logging.getLogger("demur.serve")
 
 
 @dataclass(eq=False)
-class _Row:
-    """A job under way: its tokens so far, how many had come at each step, how many were sent and have a verdict.
+class _Row(Row):
+    """A row of a batch. counts : how many of its tokens had come at each step."""
 
-    stop, looked : what the guards said when one of them looked last, as `Guards.stopped_at` and `Guards.cleared` give
-    it.
-    """
-
-    job: Job
-    tokens: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=lambda: [0])
-    sent: int = 0
-    cleared: int = 0
-    by_prompt: bool = False
-    stop: int = 0
-    looked: int | None = 0
-
-    def heard(self, guards: Guards) -> None:
-        """A guard has looked at it."""
-        self.stop, self.looked = guards.stopped_at(self.job.id), guards.cleared(self.job.id)
 
 
 class Batches:
@@ -214,8 +200,7 @@ class Batches:
             return self._end(row, "content_filter" if stop and job.block else reason, stop)
         if not job.follow or (job.held and row.cleared <= before):
             return None
-        new, row.sent = tuple(row.tokens[row.sent :]), len(row.tokens)
-        return Update(new, row.cleared)
+        return row.told()
 
     def _look_comes(self, row: _Row, step: Step) -> bool:
         """Whether a look at the whole answer is still to come, for which the sampler keeps the states as they are."""
@@ -235,11 +220,8 @@ class Batches:
     def _end(self, row: _Row, reason: Reason, stop: int) -> Update:
         verdicts = self.guards.close(row.job.id)
         self._rows.pop(row.job.id, None)
-        count, blocked = len(row.tokens), reason == "content_filter"
-        shown = min(row.counts[min(stop, len(row.counts) - 1)], count) if blocked else count
-        tokens = tuple(row.tokens[row.sent :])
-        cleared = min(row.cleared, shown) if blocked else count
-        return self._ended(row.job, Update(tokens, cleared, reason, shown, stop, verdicts, by_prompt=row.by_prompt))
+        shown = row.counts[min(stop, len(row.counts) - 1)]
+        return self._ended(row.job, row.ended(reason, shown, stop, verdicts))
 
     @staticmethod
     def _ended(job: Job, update: Update) -> Update:

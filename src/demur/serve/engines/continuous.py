@@ -14,7 +14,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from demur.samplers.autoregressive import draw_tokens
 from demur.samplers.step import row_seed
 from demur.serve.engines.engine import EngineDown, Mailbox
 from demur.serve.engines.manager import make_manager
+from demur.serve.engines.row import Row
 from demur.serve.guards import Guards
 from demur.serve.job import Job, Reason, Update
 
@@ -33,25 +34,14 @@ _LOG = logging.getLogger("demur.serve")
 
 
 @dataclass(eq=False)
-class _Row:
-    """A job under way.
+class _Row(Row):
+    """A request of the manager. fed : tokens that the guards have seen. ending : why it ends once its last token was
+    fed, too."""
 
-    tokens : of the answer so far; `fed` of them the guards have seen, `sent` were reported, `cleared` have a verdict.
-    ending : why it ends once its last token was fed, too. stop, looked : what the guards said when one of them looked
-    last, as `Guards.stopped_at` and `Guards.cleared` give it.
-    """
-
-    job: Job
-    draws: torch.Generator | None
-    tokens: list[int] = field(default_factory=list)
+    draws: torch.Generator | None = None
     fed: int = 0
-    sent: int = 0
-    cleared: int = 0
     opened: bool = False
-    by_prompt: bool = False
     ending: Reason | None = None
-    stop: int = 0
-    looked: int | None = 0
 
 
 class Continuous:
@@ -91,7 +81,7 @@ class Continuous:
         if job.temperature > 0:
             draws = torch.Generator().manual_seed(row_seed(torch.tensor(job.ids), job.seed, job.sample))
         with self._lock:
-            self._rows[job.id] = _Row(job, draws)
+            self._rows[job.id] = _Row(job, draws=draws)
         made = self._manager.add_request(
             job.ids, request_id=job.id, max_new_tokens=job.max_tokens + 2, eos_token_id=-1
         )  # it never ends by itself: whoever takes it out of `_rows` cancels it, once
@@ -204,7 +194,7 @@ class Continuous:
         """A guard has looked at this request."""
         row = self._rows.get(name)
         if row is not None:
-            row.stop, row.looked = self.guards.stopped_at(name), self.guards.cleared(name)
+            row.heard(self.guards)
 
     def _judge_prompts(self, names: list[str], states: torch.Tensor) -> None:
         stopped = self.guards.prompt(names, states)
@@ -248,15 +238,11 @@ class Continuous:
                 row.ending = reason
             else:
                 return self._end(row, reason)
-        return self._told(row) if job.follow and (row.cleared > before or not job.held) else None
-
-    def _told(self, row: _Row) -> Update:
-        new, row.sent = tuple(row.tokens[row.sent :]), len(row.tokens)
-        return Update(new, row.cleared)
+        return row.told() if job.follow and (row.cleared > before or not job.held) else None
 
     def _end(self, row: _Row, reason: Reason, stop: int = 0) -> Update | None:
         """The last update of a row, whose place is free with it; None where nobody waits for it any more."""
-        name, cleared = row.job.id, row.cleared
+        name = row.job.id
         if not stop:
             self.guards.finish(name, cut=reason == "length")
             stop = self.guards.stopped_at(name)
@@ -266,13 +252,7 @@ class Continuous:
         self._manager.cancel_request(name)
         if self._forget(name) is None:
             return None
-        count = len(row.tokens)
-        blocked = reason == "content_filter"
-        shown = min(stop, count) if blocked else count
-        tokens = tuple(row.tokens[row.sent :])
-        return Update(
-            tokens, min(cleared, shown) if blocked else count, reason, shown, stop, verdicts, by_prompt=row.by_prompt
-        )
+        return row.ended(reason, stop, stop, verdicts)
 
 
 def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:

@@ -101,65 +101,44 @@ def run_demo(
     options: dict[str, Any] = {"batch_size": batch_size, "resume": resume, "progress": progress}
     studies: dict[str, Study] = {}
     sets = read_sets(prompts, None)
+
+    def recorded(name: str, model: Model, sampler: Sampler, home: Path) -> Path:
+        return record_run(name, model, sampler, home, sets=sets, compared=compared, say=_indented(say), options=options)
+
     with planned(len(STUDIED) * _total(sets) + (len(ORDERS) + 2) * _total_of_order(sets, compared)):
         for name in STUDIED:
             say(f"{name}: every step of {_total(sets)} generations, then anchors, signal and guard")
             model = load(PREFIX + name, dtype="float32")
             studies[name] = run_study(model, prompts, out / name, judge=JUDGE, seed=seed, say=_indented(say), **options)
         say(f"{DIFFUSION}: the same weights under {len(ORDERS)} orders of generation")
-        folders = record_orders(model, sets, compared, out / "orders", seed, _indented(say), options)
+        folders = [
+            recorded(name, model, model.default_sampler(seed=seed, **arguments), out / "orders" / _folder_name(name))
+            for name, arguments in ORDERS.items()
+        ]
         say(f"{AR}, {DIFFUSION} and {BLOCK}: three families on the same prompts")
-        ar, block = (record_family(name, sets, compared, out, seed, _indented(say), options) for name in (AR, BLOCK))
+        own = {name: load(PREFIX + name, dtype="float32") for name in STEPS}
+        ar, block = (
+            recorded(name, one, one.default_sampler(STEPS[name], seed=seed), out / "families" / name)
+            for name, one in own.items()
+        )
     families = compare_runs([ar, folders[list(ORDERS).index("diffusion")], block], judge=JUDGE, seed=seed)
     together, *pairs = (compare_runs(some, judge=JUDGE, seed=seed) for some in (folders, folders[:2], folders[2:]))
     together.save(out / "comparison")
     return Demo(out, studies, together, dict(zip(("allowed", "suppressed"), pairs, strict=True)), families, JUDGE)
 
 
-def record_orders(
-    model: Model,
-    sets: Mapping[str, list[Prompt]],
-    compared: Mapping[str, int],
-    out: Path,
-    seed: int,
-    say: Callable[[str], None],
-    options: Mapping[str, Any],
-) -> list[Path]:
-    """A recording of the compared prompts under each of `ORDERS`, with its own anchors in its folder."""
-    folders = []
-    for name, arguments in ORDERS.items():
-        sampler = model.default_sampler(seed=seed, **arguments)
-        home = out / name.replace(",", "").replace(" ", "-")
-        folders.append(_record_run(name, model, sampler, sets, compared, home, say, options))
-    return folders
-
-
-def record_family(
-    name: str,
-    sets: Mapping[str, list[Prompt]],
-    compared: Mapping[str, int],
-    out: Path,
-    seed: int,
-    say: Callable[[str], None],
-    options: Mapping[str, Any],
-) -> Path:
-    """The same of a bundled model under its own order."""
-    model = load(PREFIX + name, dtype="float32")
-    sampler = model.default_sampler(STEPS[name], seed=seed)
-    return _record_run(name, model, sampler, sets, compared, out / "families" / name, say, options)
-
-
-def _record_run(
+def record_run(
     name: str,
     model: Model,
     sampler: Sampler,
+    home: Path,
+    *,
     sets: Mapping[str, list[Prompt]],
     compared: Mapping[str, int],
-    home: Path,
     say: Callable[[str], None],
     options: Mapping[str, Any],
 ) -> Path:
-    """A recording of the compared prompts, with its own anchors in its folder."""
+    """A recording of the compared prompts under a sampler, with its own anchors in its folder, which is returned."""
     tested = [prompt for each, size in compared.items() for prompt in first_of_each(sets[each], size)]
     sides = [
         record(model, sets[side], sampler, out=home / side, **options)
@@ -170,6 +149,10 @@ def _record_run(
     Anchors.fit(*sides).save(folder / ANCHORS)
     say(f"{name}: {len(recording)} prompts, {int(recording.table['refused'].sum())} refused")
     return folder
+
+
+def _folder_name(order: str) -> str:
+    return order.replace(",", "").replace(" ", "-")
 
 
 def write_subsets(folder: Path, sizes: Mapping[str, int]) -> Path:

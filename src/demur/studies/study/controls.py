@@ -61,7 +61,7 @@ def wrapped(attacks: Sequence[Prompt], harmless: Sequence[Prompt]) -> list[Promp
 
 def _without_rest(text: str, goal: str, request: str) -> str:
     """The text with a phrase about the request in every line that holds much of the goal in other words."""
-    words = set(_content(goal))
+    words = _content(goal)
     lines = []
     for line in text.split("\n"):
         held = [match for match in re.finditer(r"[^\W\d_]+", line) if match[0].lower() in words]
@@ -72,9 +72,9 @@ def _without_rest(text: str, goal: str, request: str) -> str:
     return "\n".join(lines)
 
 
-def _content(goal: str) -> list[str]:
+def _content(goal: str) -> set[str]:
     """The words of a goal by which it is known again: those of four letters or more that are not too common."""
-    return [word for word in re.findall(r"[^\W\d_]{4,}", goal.lower()) if word not in COMMON]
+    return set(re.findall(r"[^\W\d_]{4,}", goal.lower())) - COMMON
 
 
 def fitting(model: Model, sampler: Sampler, prompts: Sequence[Prompt]) -> list[Prompt]:

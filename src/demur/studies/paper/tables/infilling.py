@@ -16,7 +16,7 @@ from demur.errors import InputError
 from demur.judges import Judge
 from demur.models import Model
 from demur.prompts import Prompt
-from demur.recording import record
+from demur.recording import Recording, record
 from demur.recording.engine import Engine
 from demur.recording.forcing import forced_of
 from demur.samplers import DiffuGuard, MaskedDiffusion, Sampler
@@ -85,20 +85,26 @@ def infilling_table(
         published = INFILLING.get(paper_model(subject.name) or "", {}).get(name) if whole else None
         rows.append((name, "RR", wilson(int(refused.sum()), len(refused)), None))
         rows.append((name, "RR with guard", wilson(int((refused | flagged).sum()), len(refused)), None))
-        if judge is not None and judge.judges_harm:
-            found = success_table(recording, judge).iloc[0]
-            rows.append((name, str(found["rate"]), found, published[0] if published else None))
+        rows += _harmful_rates(name, recording, judge, published=published[0] if published else None)
         if (defended := diffuguard_of(sampler, say)) is not None:
             folder = subject.path / "infilling" / f"{name}-diffuguard"
             made = record(model, attacked, defended, layers=layers, batch_size=batch_size, out=folder, engine=engine)
-            refused = made.table["refused"].to_numpy(dtype=bool)
-            say(f"{name} with DiffuGuard: {int(refused.sum())} refused")
-            rows.append((name, "RR with DiffuGuard", wilson(int(refused.sum()), len(refused)), None))
-            if judge is not None and judge.judges_harm:
-                found = success_table(made, judge).iloc[0]
-                rows.append((name, f"{found['rate']} with DiffuGuard", found, None))
+            count = int(made.table["refused"].sum())
+            say(f"{name} with DiffuGuard: {count} refused")
+            rows.append((name, "RR with DiffuGuard", wilson(count, len(made)), None))
+            rows += _harmful_rates(name, made, judge, " with DiffuGuard")
         notes += ["" if whole else size] * (len(rows) - len(notes))
     return subject.table(rows, notes)
+
+
+def _harmful_rates(
+    name: str, recording: Recording, judge: Judge | None, defended: str = "", published: float | None = None
+) -> list[Row]:
+    """The ASR of a recording, where there is a judge of harm."""
+    if judge is None or not judge.judges_harm:
+        return []
+    found = success_table(recording, judge).iloc[0]
+    return [(name, f"{found['rate']}{defended}", found, published)]
 
 
 def diffuguard_of(sampler: Sampler, say: Callable[[str], None]) -> DiffuGuard | None:
