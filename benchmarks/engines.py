@@ -1,18 +1,21 @@
 """Prompts a second: plain vLLM, `record` with the engine vllm, and demur's own loop, in one run, in turns.
 
-In: a model and prompts. Out: seconds a prompt of every turn, wall and processor, and medians. vLLM is started once
-before the first turn, so that its start is not counted.
+In: a model and prompts. Out: a file with seconds a prompt of every round, wall and processor, medians, and ratios
+within a round; it is written again after each. vLLM is started once before the first round, so that its start is not
+counted.
 
-    build/vllm/bin/python benchmarks/engines.py MODEL prompts.jsonl --dtype bfloat16
+    build/vllm/bin/python benchmarks/engines.py MODEL prompts.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -20,18 +23,20 @@ import demur
 from demur.engines.vllm.engine import VllmEngine
 from demur.prompts import read_prompts
 from demur.recording.generate import encode
+from machine import RESULTS, write_result
 
-TURNS = 3
+PLAIN, ENGINE, LOOP = "plain vLLM", "record, engine vllm", "record"
+LAYERS = ("quarter", "middle", "last")
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
+def timed(work: Callable[[], object]) -> dict[str, float]:
     """Wall and processor seconds, those of other threads of this process included."""
     wall, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - wall, time.process_time() - processor
+    return {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("prompts")
@@ -39,52 +44,66 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--dtype", default="float32")
-    asked = parser.parse_args()
-    model = demur.load(asked.model, device="cpu", dtype=asked.dtype)
-    prompts = read_prompts(asked.prompts)[: asked.limit]
-    options = {"steps": asked.steps, "layers": ("quarter", "middle", "last"), "batch_size": asked.batch_size}
-    sampler = model.default_sampler(steps=asked.steps)
-    encoded = encode(model, prompts, sampler)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS / "engines.json")
+    return parser.parse_args()
+
+
+def summed_up(rounds: Sequence[dict[str, Any]], prompts: int) -> dict[str, Any]:
+    """Medians of seconds a prompt, and of ratios within a round."""
+    kinds = ("wall", "processor")
+    seconds = {
+        way: {kind: round(median(one[way][kind] for one in rounds) / prompts, 4) for kind in kinds}
+        for way in (PLAIN, ENGINE, LOOP)
+    }
+    ratios = {
+        f"{over} / {under}": {
+            kind: round(median(one[over][kind] / one[under][kind] for one in rounds), 3) for kind in kinds
+        }
+        for over, under in ((ENGINE, PLAIN), (LOOP, ENGINE))
+    }
+    return {"seconds_a_prompt": seconds, "ratios": ratios, "rounds": list(rounds)}
+
+
+def compared(mine: demur.Recording, theirs: demur.Recording) -> dict[str, Any]:
+    """In how many generations all tokens are equal, and by how much the states of those differ at most."""
+    chosen = [[one.steps_tokens(row).predicted[-1] for row in range(len(one.table))] for one in (mine, theirs)]
+    equal = [row for row, pair in enumerate(zip(*chosen, strict=True)) if np.array_equal(*pair)]
+    apart = max((float(np.abs(mine.phi[row] - theirs.phi[row]).max()) for row in equal), default=None)
+    return {"equal_tokens": len(equal), "phi_difference_of_those": apart}
+
+
+def main() -> None:
+    args = parsed()
+    model = demur.load(args.model, device="cpu", dtype=args.dtype)
+    prompts = read_prompts(args.prompts)[: args.limit]
+    options = {"steps": args.steps, "layers": LAYERS, "batch_size": args.batch_size, "progress": False}
+    encoded = encode(model, prompts, model.default_sampler(steps=args.steps))
+    facts = {"model": Path(args.model).name, "dtype": args.dtype, "prompts": len(prompts), "steps": args.steps}
     with VllmEngine() as engine:
         recorded = demur.record(model, prompts, engine=engine, **options)  # starts vLLM
+        same = compared(demur.record(model, prompts, **options), recorded)
         llm = engine._llm
 
         def plain() -> None:
             from vllm import SamplingParams
 
             parameters = SamplingParams(
-                temperature=0, max_tokens=asked.steps, stop_token_ids=model.eos_token_ids, detokenize=False
+                temperature=0, max_tokens=args.steps, stop_token_ids=model.eos_token_ids, detokenize=False
             )
             llm.generate([{"prompt_token_ids": one.ids.tolist()} for one in encoded], parameters, use_tqdm=False)
 
         ways: dict[str, Callable[[], object]] = {
-            "plain vLLM": plain,
-            "record, engine vllm": lambda: demur.record(model, prompts, engine=engine, **options),
-            "record": lambda: demur.record(model, prompts, **options),
+            PLAIN: plain,
+            ENGINE: lambda: demur.record(model, prompts, engine=engine, **options),
+            LOOP: lambda: demur.record(model, prompts, **options),
         }
-        for way in ways.values():
-            way()
-        turns: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-        for _ in range(TURNS):
-            for name, way in ways.items():
-                turns[name].append(timed(way))
-    mine = demur.record(model, prompts, **options)
-    found = {
-        name: {
-            "wall": [round(wall / len(prompts), 4) for wall, _ in taken],
-            "processor": [round(spent / len(prompts), 4) for _, spent in taken],
-            "median_wall": round(median(wall for wall, _ in taken) / len(prompts), 4),
-            "median_processor": round(median(spent for _, spent in taken) / len(prompts), 4),
-        }
-        for name, taken in turns.items()
-    }
-    same = bool((mine.table["text"] == recorded.table["text"]).all())
-    difference = float(np.abs(mine.phi - recorded.phi).max()) if same else None
-    print(
-        json.dumps(
-            {"prompts": len(prompts), "seconds_a_prompt": found, "same_texts": same, "phi": difference}, indent=2
-        )
-    )
+        plain()
+        rounds: list[dict[str, Any]] = []
+        for _ in range(args.rounds):
+            rounds.append({name: timed(way) for name, way in ways.items()} | {"load": os.getloadavg()[0]})
+            result = {**facts, "vllm": engine.versions["vllm"], **same, **summed_up(rounds, len(prompts))}
+            write_result(args.out, result)
 
 
 if __name__ == "__main__":
