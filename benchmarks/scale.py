@@ -28,7 +28,8 @@ import numpy as np
 import demur
 from demur.looks import WINDOW, look_steps
 from demur.prompts import write_prompts
-from demur.recording.generate import Batch, Encoded, batches, planned_batches
+from demur.recording.encoded import Encoded
+from demur.recording.generate import Batch, batches, planned_batches
 from demur.studies import PROMPT_SETS, run_study
 from demur.studies.study.controls import PREFIX, fitting
 from demur.studies.study.prompt_sets import read_sets

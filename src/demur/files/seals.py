@@ -64,7 +64,8 @@ def sealed(content: bytes, kind: Kind, span: Span | None = None) -> bytes:
     if found is None or found.group(1) != b"0" * 64:
         raise ValueError("the content has no place for its seal")
     start, end = found.span(1)
-    return content[:start] + _digest(content, found).encode() + content[end:]
+    whole = memoryview(content)  # whose slices are no copies: contents can be large
+    return b"".join([whole[:start], _digest(content, found).encode(), whole[end:]])
 
 
 def seal_of(content: bytes, kind: Kind, span: Span | None = None) -> str | None:

@@ -98,7 +98,7 @@ def hub_rows(name: str, *arguments: str, **options: Any) -> Rows:
 def _rows_of(given: Any) -> Rows:
     """Pairs of a place and a row; tables of pandas, polars, pyarrow and datasets by rows, never by columns."""
     if isinstance(given, Prompt):
-        return iter([("row 1", given.to_row())])
+        return iter([("row 1", given)])
     if isinstance(given, Mapping):
         return _of_mapping(given)
     if hasattr(given, "iterrows"):
@@ -117,8 +117,6 @@ def _rows_of(given: Any) -> Rows:
 
 
 def _row(prompt: Any) -> Any:
-    if isinstance(prompt, Prompt):
-        return prompt.to_row()
     return {"prompt": prompt} if isinstance(prompt, str) else prompt
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from sys import intern
 from typing import Any
 
 from demur.errors import InputError
@@ -26,6 +27,10 @@ OTHER_TURNS = ("turns", "history", "conversation", "conversations")
 """Fields in which other people's files keep the turns before a prompt; leaving them out would be another prompt."""
 
 
+SHARED = ("label", "attack", "category")
+"""Fields of which many rows have the same text, which is kept once."""
+
+
 def checked_rows(
     source: str,
     rows: Iterable[tuple[str, Any]],
@@ -35,6 +40,8 @@ def checked_rows(
 ) -> Iterator[Prompt]:
     """The prompt of each raw row, the first `limit` of them; rows come with the place that messages name.
 
+    A row that is a `Prompt` already is checked as any other, and given itself where that changes nothing.
+
     label : that all rows have by the name of their set, if any.
     """
     options = options or ReadOptions()
@@ -42,13 +49,16 @@ def checked_rows(
     for number, (place, row) in enumerate(rows):
         if limit is not None and number >= limit:
             return
-        prompt = _prompt(f"{source}, {place}", row, str(number), options, label)
+        given = row if isinstance(row, Prompt) else None
+        raw = row if given is None else given.to_row()
+        prompt = _prompt(f"{source}, {place}", raw, str(number), options, label)
         if prompt.id in seen:
             raise InputError(
                 f"{source}, {place}: id {prompt.id!r} stands already at {seen[prompt.id]}; make ids unique"
             )
         seen[prompt.id] = place
-        yield prompt
+        is_same = given is not None and given.token_ids is None and given == prompt  # 1.0 == 1, and is no token id
+        yield given if given is not None and is_same else prompt
 
 
 def _prompt(where: str, row: Any, default_id: str, options: ReadOptions, label: str | None) -> Prompt:
@@ -70,6 +80,7 @@ def _prompt(where: str, row: Any, default_id: str, options: ReadOptions, label: 
         values["prompt"] = turns[-1].content
     fields = {name: checked_text(where, name, values.get(name)) for name in TEXT_FIELDS}
     fields["infill"] = _infill(where, fields)
+    fields |= {name: intern(value) for name in SHARED if (value := fields[name]) is not None}
     token_ids = _token_ids(where, values.get("token_ids"))
     if token_ids is None and not (fields["prompt"] or "").strip():
         raise InputError(f"{where}: the prompt is empty; give a text in the field 'prompt' or ids in 'token_ids'")

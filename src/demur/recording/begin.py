@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from demur.errors import InputError
 from demur.files.staging import READY, commit, discard, found, is_own_folder
 from demur.files.staging import settle as move
@@ -69,27 +71,28 @@ def begin(folder: Path, manifest: Mapping[str, Any], *, resume: bool) -> Path:
         return new
 
 
-def done_rows(root: Path, manifest: Mapping[str, Any]) -> tuple[set[int], bool]:
-    """The rows that are recorded already, and whether the recording is complete and proven."""
+def done_rows(root: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, bool]:
+    """The rows that are recorded already, int64, and whether the recording is complete and proven."""
     there, count = files.read_manifest(root), int(manifest["provenance"]["count"])
     if there["complete"]:
         with suppress(InputError):
             made_from(root, there)
             prove(root, there, count)
-            return set(range(count)), True
+            return np.arange(count), True
         require_same_inputs(root, there, manifest)
         if is_older(there, manifest):  # what would be recorded anew must not be mixed with it
             raise another(root, there, ["versions, and is damaged"])
     remove_replaced(root)
-    done: dict[int, int] = {}
+    shard_of = np.full(count, -1)
     for number in files.shard_numbers(root):
         path = root / files.SHARDS / f"{number:06d}.parquet"
         for row in files.read_shard(root, number, there.get("key")).table["row"].tolist():
             if not isinstance(row, int) or not 0 <= row < count:
                 raise files.damaged(path, f"its row {row} is none of the {count} prompts")
-            if done.setdefault(row, number) != number:
-                raise files.damaged(path, f"its row {row} is in shard {done[row]:06d} too")
-    return set(done), False
+            if shard_of[row] not in (-1, number):
+                raise files.damaged(path, f"its row {row} is in shard {shard_of[row]:06d} too")
+            shard_of[row] = number
+    return np.flatnonzero(shard_of >= 0), False
 
 
 def replace(folder: Path, root: Path) -> None:

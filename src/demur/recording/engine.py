@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from demur.looks import Looks
 from demur.models import Model
-from demur.recording.generate import Batch, Encoded
+from demur.recording.encoded import Encoded
+from demur.recording.generate import Batch
 from demur.samplers import Sampler
 
 

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,25 +22,11 @@ from demur.judges.dictionary import refused
 from demur.looks import Looks
 from demur.models import Model, decode_response
 from demur.prompts import Prompt
+from demur.recording.encoded import Encoded, EncodedPrompts, Plan
 from demur.recording.forcing import forced_of, whole_response
 from demur.recording.gaps import text_with_gaps
 from demur.samplers import Sampler, Step
-from demur.samplers.step import occurrences, require_family
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A prompt as token ids: its place in the prompt set, the input and what is forced of the response.
-
-    whole : `forced` is a whole response, each position of which is committed in its turn, not from the start.
-    sample : how many prompts of the same ids and forced tokens stand before it in the prompt set.
-    """
-
-    row: int
-    ids: np.ndarray  # int32 [prompt]
-    forced: np.ndarray  # int32 [n], -1 where the model fills in
-    whole: bool = False
-    sample: int = 0
+from demur.samplers.step import require_family
 
 
 @dataclass(frozen=True)
@@ -72,28 +58,24 @@ class Batch:
 
 def encode(
     model: Model, prompts: Sequence[Prompt], sampler: Sampler, responses: Sequence[str] | None = None
-) -> list[Encoded]:
+) -> EncodedPrompts:
     """Token ids of every prompt; refuses one that does not fit the model's context or vocabulary.
 
     responses : texts that are forced as the whole response of each prompt; see `checked_responses`.
     """
     require_family(model, sampler)
-    vocabulary = int(model.config.vocab_size)
-    encoded = []
-    for row, prompt in enumerate(prompts):
-        where = f"prompt {prompt.id!r} (row {row + 1})"
-        ids = prompt.token_ids if prompt.token_ids is not None else _encoded(model, prompt, where)
-        if max(ids) >= vocabulary:
-            raise InputError(f"{where}: token id {max(ids)} is outside the model's {vocabulary}")
-        _check_length(model, where, len(ids), sampler.response_length)
-        if responses is None:
-            forced = forced_of(model, prompt, sampler, where)
-        else:
-            forced = whole_response(model, responses[row], sampler, where)
-        arrays = np.asarray(ids, dtype=np.int32), np.asarray(forced, dtype=np.int32)
-        encoded.append(Encoded(row, *arrays, whole=responses is not None))
-    samples = occurrences((one.ids.tobytes(), one.forced.tobytes()) for one in encoded)
-    return [replace(one, sample=sample) for one, sample in zip(encoded, samples, strict=True)]
+
+    def pairs() -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+        for row, prompt in enumerate(prompts):
+            where = f"prompt {prompt.id!r} (row {row + 1})"
+            ids = prompt.token_ids if prompt.token_ids is not None else _encoded(model, prompt, where)
+            _require_fits(model, where, ids, sampler.response_length)
+            if responses is None:
+                yield ids, forced_of(model, prompt, sampler, where)
+            else:
+                yield ids, whole_response(model, responses[row], sampler, where)
+
+    return EncodedPrompts(pairs(), whole=responses is not None)
 
 
 def inputs_hash(encoded: Sequence[Encoded]) -> str:
@@ -140,17 +122,18 @@ def batches(
         yield batch
 
 
-def planned_batches(encoded: Sequence[Encoded], batch_size: int) -> list[list[Encoded]]:
+def planned_batches(encoded: Sequence[Encoded], batch_size: int) -> Plan:
     """The prompts that are generated together: longest first, those of one length in their order."""
-    ordered = sorted(encoded, key=lambda one: (-len(one.ids), one.row))
-    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+    return Plan(encoded, batch_size)
 
 
-def _check_length(model: Model, where: str, length: int, response: int) -> None:
-    limit = model.context_length
-    if limit is not None and length + response > limit:
+def _require_fits(model: Model, where: str, ids: Sequence[int], response: int) -> None:
+    vocabulary, limit = int(model.config.vocab_size), model.context_length
+    if max(ids) >= vocabulary:
+        raise InputError(f"{where}: token id {max(ids)} is outside the model's {vocabulary}")
+    if limit is not None and len(ids) + response > limit:
         raise InputError(
-            f"{where}: {length} tokens and a response of {response} do not fit "
+            f"{where}: {len(ids)} tokens and a response of {response} do not fit "
             f"the model's context of {limit}; shorten the prompt or leave it out"
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from demur.recording import folder as files
@@ -24,8 +25,8 @@ class Kept(NamedTuple):
     table: pd.DataFrame
 
 
-Source = Callable[[set[int]], Iterator[Kept]]
-"""Gives the shards of a recording, but for the rows that are done."""
+Source = Callable[[np.ndarray], Iterator[Kept]]
+"""Gives the shards of a recording, but for the rows that are done, int64."""
 
 
 def keep_all(

@@ -33,7 +33,7 @@ def merge(parts: Sequence[str | Path], out: str | Path, *, resume: bool = True) 
     opened = _all_of_one_run([Path(part) for part in parts])
     manifest = run_manifest(opened[0].manifest)
 
-    def merged(done: set[int]) -> Iterator[Kept]:
+    def merged(done: np.ndarray) -> Iterator[Kept]:
         for part in opened:
             yield from _copied(part, done)
 
@@ -92,13 +92,12 @@ def _told(mine: Any, theirs: Any) -> str:
     return f" ({mine} against {theirs})" if max(len(str(mine)), len(str(theirs))) < 24 else ""
 
 
-def _copied(part: Recording, done: set[int]) -> Iterator[Kept]:
+def _copied(part: Recording, done: np.ndarray) -> Iterator[Kept]:
     """The shards of a part with the rows of the whole run, but for the rows that are done."""
-    rows_there = np.fromiter(done, dtype=np.int64, count=len(done))
     for number, arrays in part.numbered_shards():
         run_rows = arrays.pop(RUN_ROWS)
         table = files.read_shard_table(part.path, number).set_index("row", drop=False).loc[arrays["rows"]]
-        missing = ~np.isin(run_rows, rows_there)
+        missing = ~np.isin(run_rows, done)
         if missing.any():
             arrays = {name: values[missing] for name, values in arrays.items()}
             rows = run_rows[missing]

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from demur.errors import InputError
 from demur.provenance import Provenance
-from demur.recording.generate import Encoded, planned_batches
+from demur.recording.encoded import Encoded, Plan
 
 RUN_ROWS = "run_rows"
 """The array of a part's shard that holds the places of its rows in the whole run, int64 ``[n]``."""
@@ -33,18 +32,13 @@ def checked_part(part: Any) -> tuple[int, int]:
 def rows_of_part(encoded: Sequence[Encoded], batch_size: int, part: tuple[int, int]) -> np.ndarray:
     """The rows of a part, int64 in ascending order: every n-th batch of the plan, so that parts take equally long."""
     index, of = checked_part(part)
-    plan = planned_batches(encoded, batch_size)
+    plan = Plan(encoded, batch_size)
     if of > len(plan):
         raise InputError(
             f"part {index}/{of}: the {len(encoded)} prompts make {len(plan)} batches of {batch_size}; give at most "
             f"{len(plan)} parts, or a smaller batch size"
         )
-    return np.array(sorted(one.row for batch in plan[index - 1 :: of] for one in batch), dtype=np.int64)
-
-
-def chosen_rows(encoded: Sequence[Encoded], rows: np.ndarray) -> list[Encoded]:
-    """The chosen rows, counted anew from 0; which sample of its prompt each is stays as in the whole run."""
-    return [replace(encoded[row], row=place) for place, row in enumerate(rows.tolist())]
+    return plan.rows_of(range(index - 1, len(plan), of))
 
 
 def part_manifest(

@@ -29,7 +29,7 @@ from demur.recording.forcing import checked_responses, responses_hash
 from demur.recording.generate import Batch, batches, encode, inputs_hash
 from demur.recording.keeping import Kept, keep_all
 from demur.recording.looked import Precision, described, look_arrays, require_precision
-from demur.recording.parts import RUN_ROWS, chosen_rows, part_manifest, rows_of_part
+from demur.recording.parts import RUN_ROWS, part_manifest, rows_of_part
 from demur.recording.progress import begin as begun
 from demur.recording.recording import Recording
 from demur.samplers import Sampler
@@ -122,15 +122,15 @@ def record(
     places: np.ndarray | None = None
     if part is not None:
         places = rows_of_part(encoded, batch_size, part)
-        checked, encoded = [checked[row] for row in places], chosen_rows(encoded, places)
+        checked, encoded = [checked[row] for row in places], encoded.chosen(places, anew=True)
         texts = None if texts is None else [texts[row] for row in places]
         own = describe(model, checked, sampler, indices, texts, versions)
         manifest = part_manifest(manifest, part, batch_size, own, inputs_hash(encoded))
     temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
     folder = Path(temporary.name if temporary else out or "")
 
-    def recorded(done: set[int]) -> Iterator[Kept]:
-        left = [one for one in encoded if one.row not in done]
+    def recorded(done: np.ndarray) -> Iterator[Kept]:
+        left = encoded.chosen(np.flatnonzero(~np.isin(encoded.rows, done)))
         generated = batches if engine is None else engine.batches
         every = generated(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked], looks)
         for batch in _told(every, folder.name, len(done), len(checked), progress):

@@ -25,8 +25,9 @@ from demur.guards import StreamingGuard, drift_of
 from demur.models import Model
 from demur.prompts import as_prompts
 from demur.recording.arguments import chosen_sampler, require_whole
+from demur.recording.encoded import Encoded
 from demur.recording.gaps import text_with_gaps
-from demur.recording.generate import Encoded, encode, pad_left, samples_for
+from demur.recording.generate import encode, pad_left, samples_for
 from demur.recording.recorder import Prompts, describe
 from demur.samplers import Prefill, Sampler, Step
 from demur.signal import Anchors

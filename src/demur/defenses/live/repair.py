@@ -20,8 +20,9 @@ from demur.defenses.live.tap import Tap
 from demur.defenses.live.watching import Reading
 from demur.guards import StreamingGuard
 from demur.models import Model
+from demur.recording.encoded import Encoded
 from demur.recording.gaps import text_with_gaps
-from demur.recording.generate import Encoded, pad_left, samples_for
+from demur.recording.generate import pad_left, samples_for
 from demur.samplers import Sampler, Step
 from demur.samplers.step import FREE
 

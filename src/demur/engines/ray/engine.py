@@ -16,7 +16,8 @@ from demur.engines.ray.worker import Task, Worker, expected_of
 from demur.errors import InputError
 from demur.looks import Looks
 from demur.models import Model
-from demur.recording.generate import Batch, Encoded, planned_batches
+from demur.recording.encoded import Encoded
+from demur.recording.generate import Batch, planned_batches
 from demur.samplers import Sampler
 
 AHEAD = 2

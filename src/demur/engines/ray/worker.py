@@ -14,7 +14,8 @@ from typing import Any
 from demur.errors import InputError
 from demur.looks import Looks
 from demur.models import Model, load
-from demur.recording.generate import Batch, Encoded, batches
+from demur.recording.encoded import Encoded
+from demur.recording.generate import Batch, batches
 from demur.samplers import Sampler
 
 PACKAGES = ("demur", "torch", "transformers")

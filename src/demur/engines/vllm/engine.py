@@ -22,7 +22,8 @@ from demur.errors import InputError
 from demur.looks import Looks
 from demur.models import Model
 from demur.models.loading import checkpoint_folder
-from demur.recording.generate import Batch, Encoded, generate, require_finite
+from demur.recording.encoded import Encoded
+from demur.recording.generate import Batch, generate, require_finite
 from demur.samplers import Autoregressive, Sampler
 from demur.samplers.step import row_seed
 

@@ -90,7 +90,7 @@ def run_study(
         folder = out / "recordings" / name
         recordings[name] = record(
             model,
-            sets[name],
+            sets.pop(name),  # which nobody needs once they are recorded
             sampler,
             layers=layers,
             batch_size=batch_size,
@@ -106,9 +106,8 @@ def run_study(
     with locked(out), planned(sum(map(len, sets.values()))):
         proof = checked(model, out, resume=resume, say=say) if check else LEFT_OUT
         anchored = anchored_by(record_set("anchors_harmless"), record_set("anchors_harmful"))
-        for name in sets:
-            if name not in recordings:
-                record_set(name)
+        for name in list(sets):
+            record_set(name)
         say("guards, rates and tables")
         with switched(out, SETTINGS) as new:  # guards, anchors and tables of one study, or those of the one before
             anchored.anchors.save(new / "anchors.safetensors")
