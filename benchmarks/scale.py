@@ -26,12 +26,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 import demur
+from demur.files.listed import FILES, hashes_of
 from demur.looks import WINDOW, look_steps
 from demur.prompts import write_prompts
 from demur.recording.encoded import Encoded
 from demur.recording.generate import Batch, batches, planned_batches
-from demur.studies import PROMPT_SETS, run_study
+from demur.studies import PROMPT_SETS
+from demur.studies.study.analysis import analyse
 from demur.studies.study.controls import PREFIX, fitting
+from demur.studies.study.made import anchored_by
 from demur.studies.study.prompt_sets import read_sets
 from machine import RESULTS, write_result
 
@@ -104,13 +107,24 @@ def do(job: str, folder: Path, steps: int, batch_size: int, generate: bool) -> N
             fit = fitting(model, model.default_sampler(steps=steps), rows) if name.startswith(PREFIX) else rows
             demur.record(model, fit, **settings, out=out, engine=None if generate else Repeating())
     elif job == "tables":
-        run_study(MODEL, folder / "prompts", run, steps=steps, batch_size=batch_size, check=False)
+        write_tables(run)
     elif job == "report":
         study = read_study(run)
         save_figures(study, run / "figures")
         write_report(study, run / "report.html")
     else:
         write_viewer(run, run / "viewer.html")
+
+
+def write_tables(run: Path) -> None:
+    """What `run_study` makes of finished recordings; its prompts are counted where they are recorded."""
+    order = {name: place for place, name in enumerate(PROMPT_SETS)}
+    names = sorted((path.name for path in (run / "recordings").iterdir()), key=lambda name: (order.get(name, 9), name))
+    recordings = {name: demur.Recording(run / "recordings" / name) for name in names}
+    anchored = anchored_by(recordings["anchors_harmless"], recordings["anchors_harmful"])
+    anchored.anchors.save(run / "anchors.safetensors")
+    study = analyse(recordings, anchored, out=run)
+    replace(study, settings={**study.settings, FILES: hashes_of(run)}, path=run).save(run)
 
 
 def measured(job: str, folder: Path, steps: int, batch_size: int, generate: int) -> dict[str, float]:
