@@ -10,7 +10,10 @@ million parameters, so that the head dominates as it does not in an 8B model. Ev
 own; the ways take turns, ratios are taken within a round, and the median over rounds is reported. Memory is
 the peak resident size while generating, above what the loaded model held before (and whole).
 
+`--kind blocks` compares the ways of block diffusion instead, which `blocks.py` describes.
+
     python benchmarks/diffusion.py [--rounds 5] [--batch-sizes 1 8] [--steps 32] [--response-length 128]
+    python benchmarks/diffusion.py --kind blocks --batch-sizes 8 --steps 32 --rounds 2
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,12 +34,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+import blocks
 from demur.models import Model, load
 from demur.samplers import MaskedDiffusion
 from machine import RESULTS, write_result
 
 WIDTH, BLOCKS, HEADS, INNER, VOCABULARY, MASK = 160, 24, 5, 640, 126464, 126336
-WAYS = ("official", "demur")
 
 
 def write_model(folder: Path) -> int:
@@ -90,20 +94,33 @@ def demur_way(model: Model, prompts: torch.Tensor, steps: int, response: int) ->
     return tokens
 
 
+WAYS = {
+    "masked": {"official": official_way, "demur": demur_way},
+    "blocks": {"official": blocks.official_way, "cached": blocks.cached_way, "demur": blocks.demur_way},
+}
+MODELS = {
+    "masked": {"width": WIDTH, "blocks": BLOCKS, "vocabulary": VOCABULARY},
+    "blocks": {"width": blocks.WIDTH, "blocks": blocks.LAYERS, "vocabulary": blocks.VOCABULARY},
+}
+
+
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """One way on one batch size, in this process."""
     model = load(given.model, device="cpu")
-    run = {"official": official_way, "demur": demur_way}[given.way]
+    run = WAYS[given.kind][given.way]
     generator = torch.Generator().manual_seed(1)
-    prompts = torch.randint(0, 126000, (given.batch_size, given.prompt_length), generator=generator)
-    run(model, prompts[:1, :4], 1, 4)  # warm up
+    highest = MODELS[given.kind]["vocabulary"] - 464  # no special tokens
+    prompts = torch.randint(0, highest, (given.batch_size, given.prompt_length), generator=generator)
+    run(model, prompts[:1, :8], 1, 8)  # warm up
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     tokens = run(model, prompts, given.steps, given.response_length)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     peak = _status("VmHWM")
-    return {"seconds": seconds, "added_mb": peak - before, "peak_mb": peak, "tokens": tokens}
+    found = {"seconds": seconds, "cpu_seconds": cpu, "added_mb": peak - before, "peak_mb": peak}
+    # With what loading took, as the system counts it.
+    return {**found, "process_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "tokens": tokens}
 
 
 def _status(name: str) -> float:
@@ -113,7 +130,18 @@ def _status(name: str) -> float:
 
 
 def in_a_process(given: argparse.Namespace, model: Path, way: str, batch_size: int) -> dict[str, Any]:
-    arguments = ["--way", way, "--model", str(model), "--batch-size", str(batch_size), "--steps", str(given.steps)]
+    arguments = [
+        "--kind",
+        given.kind,
+        "--way",
+        way,
+        "--model",
+        str(model),
+        "--batch-size",
+        str(batch_size),
+        "--steps",
+        str(given.steps),
+    ]
     arguments += ["--response-length", str(given.response_length), "--prompt-length", str(given.prompt_length)]
     environment = os.environ | {"OMP_NUM_THREADS": str(given.threads)}
     done = subprocess.run([sys.executable, __file__, *arguments], env=environment, check=True, capture_output=True)
@@ -122,39 +150,47 @@ def in_a_process(given: argparse.Namespace, model: Path, way: str, batch_size: i
 
 
 def compared(given: argparse.Namespace, model: Path, batch_size: int) -> dict[str, Any]:
+    ways = list(WAYS[given.kind])
     rounds = []
     for _ in range(given.rounds):
-        found = {way: in_a_process(given, model, way, batch_size) for way in WAYS}
-        pairs = zip(*(chain.from_iterable(found[way].pop("tokens")) for way in WAYS), strict=True)
-        same = [one == other for one, other in pairs]
+        found = {way: in_a_process(given, model, way, batch_size) for way in ways}
+        tokens = [list(chain.from_iterable(found[way].pop("tokens"))) for way in ways]
+        same = [all(one == other[0] for one in other) for other in zip(*tokens, strict=True)]
         rounds.append({**found, "same_tokens": sum(same) / len(same)})
         print(batch_size, rounds[-1], flush=True)
+    numbers = ("seconds", "cpu_seconds", "added_mb", "peak_mb", "process_mb")
+    against: dict[str, Any] = {}
+    for way in ways[:-1]:
 
-    def ratio(name: str) -> float:
-        return median(one["official"][name] / one["demur"][name] for one in rounds)
+        def ratio(name: str, way: str = way) -> float:
+            return median(one[way][name] / one["demur"][name] for one in rounds)
 
+        against[way] = {
+            "times_faster": ratio("seconds"),
+            "times_less_cpu": ratio("cpu_seconds"),
+            "memory_share": 1 / ratio("added_mb"),
+            "whole_memory_share": 1 / ratio("process_mb"),
+        }
     return {
         "batch_size": batch_size,
-        "times_faster": ratio("seconds"),
-        "memory_share": 1 / ratio("added_mb"),
-        "whole_memory_share": 1 / ratio("peak_mb"),
-        **{f"{way}_seconds": median(one[way]["seconds"] for one in rounds) for way in WAYS},
-        **{f"{way}_added_mb": median(one[way]["added_mb"] for one in rounds) for way in WAYS},
-        **{f"{way}_peak_mb": median(one[way]["peak_mb"] for one in rounds) for way in WAYS},
+        **against.pop("official"),
+        **{f"against_{way}": found for way, found in against.items()},
+        **{f"{way}_{name}": median(one[way][name] for one in rounds) for way in ways for name in numbers},
         "rounds": rounds,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=WAYS, default="masked")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--response-length", type=int, default=128)
     parser.add_argument("--prompt-length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS / "diffusion.json")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="by default diffusion.json or diffusion-blocks.json among the results")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--batch-size", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -162,11 +198,12 @@ def main() -> None:
         print(json.dumps(measure(given)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        parameters = write_model(Path(folder))
+        parameters = {"masked": write_model, "blocks": blocks.write_model}[given.kind](Path(folder))
         results = [compared(given, Path(folder), size) for size in given.batch_sizes]
     settings = {name: getattr(given, name) for name in ("steps", "response_length", "prompt_length", "rounds")}
-    model = {"parameters": parameters, "width": WIDTH, "blocks": BLOCKS, "vocabulary": VOCABULARY}
-    write_result(given.out, {"model": model, **settings, "threads_used": given.threads, "results": results})
+    model = {"parameters": parameters, **MODELS[given.kind]}
+    out = given.out or RESULTS / ("diffusion.json" if given.kind == "masked" else "diffusion-blocks.json")
+    write_result(out, {"model": model, **settings, "threads_used": given.threads, "results": results})
 
 
 if __name__ == "__main__":

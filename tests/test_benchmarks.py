@@ -26,7 +26,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     """A benchmark as a module, by its name."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield importlib.import_module
-    for name in ("gpu", "diffusion", "defenses", "machine"):
+    for name in ("gpu", "diffusion", "blocks", "defenses", "machine"):
         sys.modules.pop(name, None)
 
 
@@ -82,6 +82,22 @@ def test_both_ways_of_the_diffusion_benchmark_give_the_same_tokens(
     prompts = torch.randint(0, 126000, (2, 5), generator=torch.Generator().manual_seed(1))
     assert parameters == sum(one.numel() for one in model.network.parameters())
     assert diffusion.official_way(model, prompts, 4, 10) == diffusion.demur_way(model, prompts, 4, 10)
+
+
+def test_the_three_ways_of_the_block_benchmark_give_the_same_tokens(
+    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocks = script("blocks")
+    sizes = {"WIDTH": 16, "LAYERS": 2, "HEADS": 2, "PAIRS": 1, "SIZE": 8, "INNER": 16, "VOCABULARY": 90, "MASK": 89}
+    for name, value in sizes.items():
+        monkeypatch.setattr(blocks, name, value)
+    parameters = blocks.write_model(tmp_path)
+    model = load(tmp_path, device="cpu")
+    prompts = torch.randint(0, 80, (2, 8), generator=torch.Generator().manual_seed(1))
+    assert parameters == sum(one.numel() for one in model.network.parameters())
+    ours = blocks.demur_way(model, prompts, 6, 24)
+    assert blocks.official_way(model, prompts, 6, 24) == ours == blocks.cached_way(model, prompts, 6, 24)
+    assert all(len(row) == 24 and 89 not in row for row in ours)
 
 
 def test_the_defense_benchmark_times_every_way_on_the_same_prompts(

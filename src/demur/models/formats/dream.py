@@ -1,4 +1,4 @@
-"""Dream checkpoints in transformers' Qwen2 blocks, without remote code.
+"""Dream checkpoints, and those in its layout (DiffuCoder, Dream-Coder), in transformers' Qwen2 blocks.
 
 In: the config and folder of a checkpoint in the official layout, whose tensors have Qwen2's names. Out: a
 `Qwen2ForCausalLM` that attends in both directions. Its logits are shifted by one: those at position i - 1
@@ -69,6 +69,11 @@ def _network(config: Mapping[str, Any]) -> Any:
 
 
 def _end_of_sequence(config: Mapping[str, Any], folder: Path) -> list[int]:
-    """What ends a response, of the generation config and of the config."""
+    """What ends a response, of the generation config and of the config.
+
+    The pad is part of it: these models fill a canvas behind the answer with it, and DiffuCoder's is a token of its own,
+    which its authors cut the text at.
+    """
     generation = read_json_if_there(folder / "generation_config.json")
-    return token_ids(generation.get("eos_token_id"), config.get("eos_token_id"))
+    ends = [found.get(key) for key in ("eos_token_id", "pad_token_id") for found in (generation, config)]
+    return list(dict.fromkeys(token_ids(*ends)))
