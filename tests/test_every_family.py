@@ -1,6 +1,7 @@
 """What demur does with a model, on a tiny checkpoint of every diffusion family: nothing is left out for one of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def model(family: str, tmp_path: Path) -> Model:
 
 @pytest.fixture
 def sampler(family: str, model: Model) -> Sampler:
-    return model.default_sampler(**CHECKPOINTS[family].sampler)
+    made: Sampler = model.default_sampler(**CHECKPOINTS[family].sampler)
+    return made
 
 
 def anchors_of(harmless: Recording, harmful: Recording) -> demur.Anchors:
@@ -60,7 +62,7 @@ def test_every_row_of_the_check_is_green_or_says_why_it_is_not_run(
 def test_a_recording_in_batches_that_is_broken_off_is_the_one_that_single_prompts_give(
     model: Model, sampler: Sampler, tmp_path: Path
 ) -> None:
-    prompts = [*toy.rows("anchors_harmless")[:5], {"id": "short", "token_ids": [9, 8]}]
+    prompts: list[Any] = [*toy.rows("anchors_harmless")[:5], {"id": "short", "token_ids": [9, 8]}]
     whole = demur.record(model, prompts, sampler, batch_size=2)
     with pytest.raises(Killed):
         demur.record(model, prompts, dying(sampler), batch_size=2, out=tmp_path / "run")

@@ -38,7 +38,8 @@ def pieces(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Groups of rows of ``[n, vocabulary]`` that may be copied: all at once where memory is not a CPU's."""
     if logits.device.type != "cpu":
         return (logits,)
-    return logits.split(max(1, LOGITS_OF_A_PIECE // logits.shape[-1]))
+    groups: tuple[torch.Tensor, ...] = torch.split(logits, max(1, LOGITS_OF_A_PIECE // logits.shape[-1]))
+    return groups
 
 
 def positions_at_once(most: int, vocabulary: int, device: torch.device) -> int:

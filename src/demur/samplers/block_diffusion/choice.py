@@ -31,8 +31,8 @@ def guess_token(
     likely token is taken, and no filter applies. confidence : the probability before the filters, or after them.
     """
     if uniforms is None:
-        sure, tokens = zip(*(group.softmax(dim=-1).max(dim=-1) for group in pieces(logits)), strict=True)
-        return torch.cat(tokens), torch.cat(sure)
+        best = [group.softmax(dim=-1).max(dim=-1) for group in pieces(logits)]
+        return torch.cat([one.indices for one in best]), torch.cat([one.values for one in best])
     logits = logits / temperature
     filtered = keep_top_p(keep_top_k(logits, top_k), top_p)
     tokens = draw_tokens(filtered, 1.0, uniforms)

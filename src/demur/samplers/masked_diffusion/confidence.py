@@ -36,7 +36,7 @@ def guess(
     if tempered and temperature > 0:
         logits = logits / temperature
     confidence, groups = CONFIDENCES[rule], pieces(logits)
-    chosen = tokens.split([len(group) for group in groups])
+    chosen = torch.split(tokens, [len(group) for group in groups])
     return tokens, torch.cat([confidence(*group) for group in zip(groups, chosen, strict=True)])
 
 
