@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "ray-engine.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "ray_engine.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root, prompts = Path(folder), Path(folder) / "prompts.jsonl"

@@ -6,7 +6,8 @@ runs in a process of its own, whose largest resident memory and processor second
 repetitions; encoding, planning, writing and joining are those of `demur.record` all the same. Bytes a prompt are those
 of the shards of a recording, divided by its prompts; for other widths they are computed and checked against that.
 
-    python benchmarks/scale.py [--prompts 1000 10000 100000] [--steps 8] [--batch-size 64] [--generate 1000]
+    python benchmarks/scale.py [--prompts 1000 10000 100000] [--steps 4] [--batch-size 256] [--generate 0]
+                               [--work FOLDER]
 """
 
 from __future__ import annotations
@@ -136,6 +137,24 @@ def measured(job: str, folder: Path, steps: int, batch_size: int, generate: int)
     return {**json.loads(done.stdout.splitlines()[-1]), "seconds": time.perf_counter() - began}
 
 
+def rows_of(count: int, folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """What every job of so many prompts costs; one whose numbers are in the folder already is not run again."""
+    rows: list[dict[str, Any]] = []
+    if not (folder / "prompts").is_dir():
+        (folder / "prompts").mkdir(parents=True)
+        write_repeated(folder / "prompts", count)
+    for job in JOBS:
+        kept = folder / f"{job}.json"
+        if not kept.is_file():
+            cost = measured(job, folder, given.steps, given.batch_size, int(count <= given.generate))
+            kept.write_text(json.dumps(cost))
+        rows.append({"prompts": count, "job": job, **json.loads(kept.read_text())})
+        print(rows[-1], file=sys.stderr, flush=True)
+    shards = len(list(folder.glob("run/recordings/*/shards/*.parquet")))
+    rows[-1] |= {"viewer_mb": (folder / "run" / "viewer.html").stat().st_size / 1e6, "shards": shards}
+    return rows
+
+
 def bytes_of(width: int, steps: int, keep: str) -> int:
     """Computed bytes a prompt of one layer of an autoregressive model: states or signal, tokens and when they came."""
     looks = len(look_steps(steps)) * width * (2 if steps > WINDOW else 1)
@@ -176,10 +195,11 @@ def measured_bytes(steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--prompts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--generate", type=int, default=1_000, help="up to how many prompts are all generated")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--generate", type=int, default=0, help="up to how many prompts are all generated")
     parser.add_argument("--out", type=Path, default=RESULTS / "scale.json")
+    parser.add_argument("--work", type=Path, help="a folder that stays, so that a run that was ended goes on there")
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -189,15 +209,9 @@ def main() -> None:
         print(json.dumps({"peak_mb": used.ru_maxrss / 1024, "cpu_seconds": used.ru_utime + used.ru_stime}))
         return
     rows: list[dict[str, Any]] = []
-    for count in given.prompts:
-        with tempfile.TemporaryDirectory() as folder:
-            write_repeated(Path(folder) / "prompts", count)
-            for job in JOBS:
-                cost = measured(job, Path(folder), given.steps, given.batch_size, int(count <= given.generate))
-                rows.append({"prompts": count, "job": job, **cost})
-                print(rows[-1], file=sys.stderr, flush=True)
-            shards = len(list(Path(folder).glob("run/recordings/*/shards/*.parquet")))
-            rows[-1] |= {"viewer_mb": (Path(folder) / "run" / "viewer.html").stat().st_size / 1e6, "shards": shards}
+    with tempfile.TemporaryDirectory() as temporary:
+        for count in given.prompts:
+            rows += rows_of(count, (given.work or Path(temporary)) / str(count), given)
     widths = {"8B (width 4096)": 4096, "70B (width 8192)": 8192}
     keeps = ("phi", "signal", "looks", "looks float16")
     sizes = {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache, StaticCache
 from typer.testing import CliRunner
 
 import demur
@@ -32,7 +33,16 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"attention": "eager"}, {"attention": "sdpa"}, {"compile": True}, {"device_map": {"": "cpu"}}], ids=str
+    "options",
+    [
+        {"attention": "eager"},
+        {"attention": "sdpa"},
+        {"compile": True},
+        {"device_map": {"": "cpu"}},
+        {"cache": "dynamic"},
+        {"cache": "static"},
+    ],
+    ids=str,
 )
 def test_states_and_text_are_the_same_and_the_choice_is_in_the_provenance(
     options: dict[str, Any], plain: Recording
@@ -75,12 +85,42 @@ def test_diffusion_models_attend_as_they_are_told() -> None:
         ({"attention": "flash_attention_9"}, "attention 'flash_attention_9' cannot be had here"),
         ({"attention": "flash_attention_2"}, "attention 'flash_attention_2' cannot be had here"),
         ({"device_map": "auto", "device": "cpu"}, "exclude each other"),
+        ({"cache": "quantized"}, "cache 'quantized' is none of dynamic and static"),
     ],
     ids=str,
 )
 def test_what_cannot_be_had_is_one_line(options: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named):
         demur.load("demur/tiny-ar", **options)
+
+
+def test_the_cache_that_was_chosen_is_the_one_that_holds_the_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    class Seen(StaticCache):
+        def __init__(self, *arguments: Any, max_cache_len: int, **more: Any) -> None:
+            made.append(max_cache_len)
+            super().__init__(*arguments, max_cache_len=max_cache_len, **more)
+
+    model = demur.load("demur/tiny-ar", device="cpu", cache="static")
+    record(model, PROMPTS, **SETTINGS)
+    monkeypatch.setattr("transformers.StaticCache", Seen)
+    found = record(model, PROMPTS, **SETTINGS)
+    assert made == [int(found.table["prompt_tokens"].max()) + SETTINGS["steps"]]
+
+
+def test_a_cache_is_refused_where_it_would_have_no_effect_or_other_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="is no autoregressive model"):
+        demur.load("demur/tiny-diffusion", device="cpu", cache="static")
+
+    class Forgetful(DynamicCache):
+        def update(self, key: torch.Tensor, value: torch.Tensor, *more: Any, **named: Any) -> Any:
+            return super().update(key.round(), value.round(), *more, **named)
+
+    monkeypatch.setattr("transformers.DynamicCache", Forgetful)
+    model = demur.load("demur/tiny-ar", device="cpu", cache="dynamic")
+    with pytest.raises(InputError, match="does not give the states of a plain pass with the cache 'dynamic'"):
+        record(model, PROMPTS, **SETTINGS)
 
 
 def test_a_device_map_is_refused_where_transformers_does_not_load() -> None:
@@ -112,5 +152,5 @@ def test_the_commands_take_them_and_check_proves_them(tmp_path: Path) -> None:
     command = ["record", "demur/tiny-ar", str(prompts), "--steps", "2", "--out", str(tmp_path / "r")]
     assert runner.invoke(app, [*command, *more]).exit_code == 0
     assert dict(Recording(tmp_path / "r").provenance.execution) == {"attention": "eager"}
-    ran = runner.invoke(app, ["check", "demur/tiny-ar", "--quick", "--compile", *more])
+    ran = runner.invoke(app, ["check", "demur/tiny-ar", "--quick", "--compile", "--cache", "static", *more])
     assert ran.exit_code == 0, ran.output

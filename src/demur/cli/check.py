@@ -15,6 +15,7 @@ import typer
 from demur.cli.arguments import chat_options, run_options
 from demur.cli.options import (
     Attention,
+    CacheKind,
     Compile,
     Device,
     DeviceMap,
@@ -45,6 +46,7 @@ def check(
     dtype: Dtype = "auto",
     attention: Attention = None,
     compiled: Compile = False,
+    cache_kind: CacheKind = None,
     device_map: DeviceMap = None,
     revision: Revision = None,
     system: System = None,
@@ -67,7 +69,7 @@ def check(
         revision=revision,
         trust_remote_code=trust_remote_code,
         **chat_options(system, no_system, template, template_arg, mode, family),
-        **run_options(attention, compiled, device_map),
+        **run_options(attention, compiled, device_map, cache_kind),
     )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))

@@ -62,6 +62,7 @@ FamilyName = Annotated[
     ),
 ]
 Attention = Annotated[str | None, typer.Option(help="Attention of transformers, as eager, sdpa or flash_attention_2.")]
+CacheKind = Annotated[str | None, typer.Option("--cache", help="Cache of an autoregressive model: dynamic or static.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile each block with torch.compile.")]
 DeviceMap = Annotated[str | None, typer.Option(help="auto: spread the model over all GPUs, in place of --device.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub model.")]

@@ -26,6 +26,7 @@ from demur.cli.options import (
     AllowUnverified,
     Attention,
     BatchSize,
+    CacheKind,
     Column,
     Compile,
     Device,
@@ -82,6 +83,7 @@ def study_paper(
     dtype: Dtype = "auto",
     attention: Attention = None,
     compiled: Compile = False,
+    cache_kind: CacheKind = None,
     device_map: DeviceMap = None,
     system: System = None,
     no_system: NoSystem = False,
@@ -101,7 +103,7 @@ def study_paper(
     from demur.studies.paper import run_paper
 
     chat = chat_options(system, no_system, template, template_arg, family=family)
-    chat |= run_options(attention, compiled, device_map)
+    chat |= run_options(attention, compiled, device_map, cache_kind)
     with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating:
         cache = judge_cache or out / "verdicts.jsonl"
         judged_by = judge_of(judge, judge_model, judge_key_env, cache, device, dtype, generating)

@@ -26,6 +26,7 @@ from demur.cli.options import (
     AllowUnverified,
     Attention,
     BatchSize,
+    CacheKind,
     Column,
     Compile,
     Device,
@@ -86,6 +87,7 @@ def record(
     dtype: Dtype = "auto",
     attention: Attention = None,
     compiled: Compile = False,
+    cache_kind: CacheKind = None,
     device_map: DeviceMap = None,
     revision: Revision = None,
     system: System = None,
@@ -113,7 +115,7 @@ def record(
         raise InputError(f"--keep is {keep!r}; give phi, signal or looks")
     share = _part_of(part)
     chat = chat_options(system, no_system, template, template_arg, mode, family)
-    chat |= run_options(attention, compiled, device_map)
+    chat |= run_options(attention, compiled, device_map, cache_kind)
     rows = prompts_of(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
     texts = responses_of(responses, rows, response_column, encoding) if responses else None

@@ -29,6 +29,7 @@ from demur.cli.options import (
     AsJson,
     Attention,
     BatchSize,
+    CacheKind,
     Column,
     Compile,
     Device,
@@ -91,6 +92,7 @@ def study(
     dtype: Dtype = "auto",
     attention: Attention = None,
     compiled: Compile = False,
+    cache_kind: CacheKind = None,
     device_map: DeviceMap = None,
     revision: Revision = None,
     system: System = None,
@@ -122,7 +124,7 @@ def study(
     from demur.studies.study.run import LAYERS
 
     chat = chat_options(system, no_system, template, template_arg, mode, family)
-    chat |= run_options(attention, compiled, device_map)
+    chat |= run_options(attention, compiled, device_map, cache_kind)
     read = read_options(column, label, encoding)
     sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
     shown = {one: example_set(one, sets, prompts) for one in example or []}

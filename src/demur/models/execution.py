@@ -1,5 +1,5 @@
-"""How a network is run: which attention, compiled or not, on which devices. None of it changes what is computed but
-for rounding, all of it is in the provenance, and `demur check` with the same options proves it.
+"""How a network is run: which attention and cache, compiled or not, on which devices. None of it changes what is
+computed but for rounding, all of it is in the provenance, and `demur check` with the same options proves it.
 
 In: what `load` was told. Out: options for transformers, and a network that runs that way; what cannot be had is an
 `InputError`. Also which quantised checkpoints can be loaded here.
@@ -32,6 +32,10 @@ QUANTISED = {
 """The package that runs a checkpoint of each method of quantisation."""
 
 
+CACHES = ("dynamic", "static")
+"""The caches of transformers that hold every key and value as it was computed, so that states are the same."""
+
+
 @dataclass(frozen=True)
 class Execution:
     """What `load` was told of how to run a network; see there."""
@@ -39,14 +43,23 @@ class Execution:
     attention: str | None = None
     compile: bool = False
     device_map: str | Mapping[str, Any] | None = None
+    cache: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """What was asked for, as plain values; empty where all is as transformers has it."""
         where = self.device_map
         if isinstance(where, Mapping):
             where = {module: str(device) for module, device in where.items()}
-        found = {"attention": self.attention, "compile": self.compile, "device_map": where}
+        found = {"attention": self.attention, "compile": self.compile, "device_map": where, "cache": self.cache}
         return {name: value for name, value in found.items() if value}
+
+    def require_cache(self, name: str) -> None:
+        """Refuse a cache that does not keep what is put into it, or that demur does not know."""
+        if self.cache is not None and self.cache not in CACHES:
+            raise InputError(
+                f"{name}: cache {self.cache!r} is none of {' and '.join(CACHES)}; others round, drop or move keys and "
+                f"values, and their states may not be those of a plain pass"
+            )
 
     def require_placeable(self, name: str, device: str, *, is_plain: bool) -> None:
         """Refuse a device map beside a device, and for what transformers does not load by itself."""

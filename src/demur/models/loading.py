@@ -95,6 +95,7 @@ def load(
     attention: str | None = None,
     compile: bool = False,
     device_map: str | Mapping[str, Any] | None = None,
+    cache: str | None = None,
     system: str | None = SYSTEM_PROMPT,
     template: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
@@ -119,7 +120,8 @@ def load(
     mask_token_id : of a diffusion model, by default the checkpoint's or that of the official ones.
     attention : transformers' implementation, such as "eager", "sdpa" or "flash_attention_2"; by default its choice.
     compile : compile each block with torch.compile. device_map : in place of a device, "auto" or a mapping from modules
-        to devices spreads a checkpoint over several (needs accelerate). These three change results by rounding
+        to devices spreads a checkpoint over several (needs accelerate). cache : of an autoregressive model,
+        transformers' "dynamic" or "static"; by default the network's choice. These four change results by rounding
         alone, are kept in the provenance, and are proven by `demur.check` with the same arguments.
     system, template, template_arguments : of the chat format, see `ChatFormat.of`; system=None for no system prompt.
 
@@ -132,7 +134,7 @@ def load(
         loading: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "trust_remote_code": trust_remote_code}
         loading |= {"mode": mode, "mask_token_id": mask_token_id is not None}
         loading |= {"device": device != "auto" and device, "dtype": dtype != "auto" and dtype}
-        loading |= {"attention": attention, "compile": compile, "device_map": device_map}
+        loading |= {"attention": attention, "compile": compile, "device_map": device_map, "cache": cache}
         _require_no_loading(loading)
         return _in_memory(name_or_path, tokenizer, family, ChatFormat.of(tokenizer, system, **chat))
     if tokenizer is not None:
@@ -140,7 +142,8 @@ def load(
             f"{name_or_path}: brings its own tokenizer; leave tokenizer out, which is for networks in memory"
         )
     name, place = str(name_or_path), _device(device)
-    execution = Execution(attention, compile, device_map)
+    execution = Execution(attention, compile, device_map, cache)
+    execution.require_cache(name)
     source = _resolve(name, revision, gguf_file, code=trust_remote_code)
     base, tokens = source, source
     if source.gguf_file is None and is_adapter(source.folder):
@@ -175,10 +178,14 @@ def load(
     )
     if compile:
         compile_blocks(made)
+    if cache is not None and not made.traits.left_to_right:
+        raise InputError(
+            f"{name}: is no autoregressive model, and its sampler has a cache of its own or none; leave cache out"
+        )
     made.execution = execution.describe() | ({"quantization": quantisation} if quantisation else {})
     options: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "family": family, "mode": mode}
     options |= {"mask_token_id": mask_token_id}
-    options |= {"attention": attention, "compile": compile, "device_map": device_map}
+    options |= {"attention": attention, "compile": compile, "device_map": device_map, "cache": cache}
     options |= {"trust_remote_code": trust_remote_code}
     made.loading = {
         "name_or_path": name if is_bundled(name) else _absolute(name),

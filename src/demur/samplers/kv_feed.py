@@ -43,7 +43,7 @@ class Feed:
         for group in groups:
             start = input_ids.shape[1] - int(lengths[group].max())
             part = input_ids[group, start:], attention_mask[group, start:]
-            self._parts.append(Rows(model, *part, layers, way))
+            self._parts.append(Rows(model, *part, layers, way, response))
 
     @property
     def newest(self) -> torch.Tensor:

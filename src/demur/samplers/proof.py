@@ -18,7 +18,7 @@ import torch
 from demur.errors import InputError
 from demur.models import Model
 from demur.samplers.limits import limits, moving_rope
-from demur.samplers.rows import CACHES, LEAST_SHARED, Rows, Way, accepted, newest_states
+from demur.samplers.rows import CACHES, LEAST_SHARED, Rows, Way, accepted, chosen_cache, newest_states
 
 SHORT = 12
 """Tokens of the text that proofs are made with, where the network treats longer ones alike."""
@@ -87,7 +87,8 @@ def full_pass(model: Model, target: Any, tokens: torch.Tensor, mask: torch.Tenso
 
 def _setting(model: Model) -> tuple[str, ...]:
     """What the same network may be changed in, so that another way may be right."""
-    return str(getattr(model.config, "_attn_implementation", None)), str(model.dtype), str(model.device)
+    attention = str(getattr(model.config, "_attn_implementation", None))
+    return attention, str(model.dtype), str(model.device), str(chosen_cache(model))
 
 
 def _proof_length(model: Model, length: int) -> tuple[int, bool]:
@@ -126,11 +127,17 @@ def _unpadded(model: Model) -> Way:
             f"{model.name}: {type(model.network).__name__} gives other states in a batch of rows of one length, or "
             "with the positions that generate tells it (counted from 0), than alone; its states cannot be recorded"
         )
-    for name in CACHES:
+    asked = chosen_cache(model)
+    for name in CACHES[:1] if asked else CACHES:
         way = Way(cache=name)
         if _holds(model, way, texts, truths):
             bare = replace(way, bare=True)
             return bare if _holds(model, bare, texts, truths) else way
+    if asked:
+        raise InputError(
+            f"{model.name}: {type(model.network).__name__} does not give the states of a plain pass with the cache "
+            f"{asked!r}; leave cache out, and the network has its own"
+        )
     return Way()
 
 
@@ -163,7 +170,7 @@ def _holds(
     width = max(map(len, texts)) - FED
     ids = torch.stack([torch.cat([text[:1].expand(width + FED - len(text)), text]) for text in texts])
     mask = torch.stack([(torch.arange(width, device=ids.device) >= width + FED - len(text)).long() for text in texts])
-    rows = Rows(model, ids[:, :-FED], mask, [model.layer_count], way)
+    rows = Rows(model, ids[:, :-FED], mask, [model.layer_count], way, FED)
     kept = torch.arange(len(texts), device=ids.device) >= dropped
     try:
         rows.prompt()

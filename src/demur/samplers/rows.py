@@ -48,13 +48,21 @@ class Rows:
     """A batch of rows with one cache.
 
     input_ids, attention_mask : int64 ``[rows, prompt]``, padded on the left. newest : float32
-    ``[rows, layers, width]``, the states at the last position of the latest pass.
+    ``[rows, layers, width]``, the states at the last position of the latest pass. response : tokens that will be fed
+    behind the prompt at most, for which a static cache makes room.
     """
 
     def __init__(
-        self, model: Model, input_ids: torch.Tensor, attention_mask: torch.Tensor, layers: Sequence[int], way: Way
+        self,
+        model: Model,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        layers: Sequence[int],
+        way: Way,
+        response: int = 0,
     ) -> None:
         self.model, self.layers, self.way = model, layers, way
+        self.room = input_ids.shape[1] + response
         self.ids, self.mask = input_ids, attention_mask
         self.text = input_ids  # all tokens so far, for a network without a cache
         self.cache: Any = None
@@ -108,7 +116,8 @@ class Rows:
     def _run_once(self, shared: int) -> None:
         """Run what all rows begin with, and lay the rest of each row behind it, padded on the left."""
         rows = [ids[mask.bool()] for ids, mask in zip(self.ids, self.mask, strict=True)]
-        options = accepted(self.model.decoder, {"use_cache": True})
+        begun = {"past_key_values": self._begun()} if chosen_cache(self.model) else {}
+        options = accepted(self.model.decoder, {"use_cache": True, **begun})
         with self._passes():
             self.cache = self.model.decoder(input_ids=rows[0][:shared].unsqueeze(0), **options).past_key_values
         self.cache.batch_repeat_interleave(len(rows))
@@ -130,7 +139,8 @@ class Rows:
         }
         if whole:
             options["logits_to_keep"] = 1
-        if self.way.cache is not None and self.cache is not None:
+        if self.way.cache is not None and (self.cache is not None or chosen_cache(self.model)):
+            self.cache = self._begun() if self.cache is None else self.cache
             options[self.way.cache] = self.cache
         with self._passes(), self.model.states(self.layers) as states:
             output = target(input_ids=ids, **accepted(target, options))
@@ -139,8 +149,23 @@ class Rows:
             self.cache = getattr(output, self.way.cache)
         return logits_of(self.model, output)[:, -1] if with_logits else ids.new_empty(0)
 
+    def _begun(self) -> Any:
+        """An empty cache of the kind that was chosen when the model was loaded."""
+        from transformers import DynamicCache, StaticCache
+
+        config = self.model.network.config.get_text_config(decoder=True)
+        if chosen_cache(self.model) == "static":
+            return StaticCache(config=config, max_cache_len=self.room)
+        return DynamicCache(config=config)
+
     def _passes(self) -> AbstractContextManager[Any]:
         return _ONE_AT_A_TIME if moving_rope(self.model.config) else nullcontext()
+
+
+def chosen_cache(model: Model) -> str | None:
+    """The kind of cache that was asked for when the model was loaded; None leaves it to the network."""
+    found: str | None = model.execution.get("cache")
+    return found
 
 
 def newest_states(model: Model, states: Sequence[torch.Tensor], ids: torch.Tensor) -> torch.Tensor:

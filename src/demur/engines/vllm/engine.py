@@ -70,6 +70,8 @@ class VllmEngine:
         """Refuse what vLLM cannot record, before anything is written."""
         if type(sampler) is not Autoregressive:
             raise InputError(f"the engine vllm makes the steps of Autoregressive, not of {type(sampler).__name__}")
+        if cache := model.execution.get("cache"):
+            raise InputError(f"the engine vllm has a cache of its own, so cache {cache!r} has no effect; leave it out")
         checkpoint_folder(model)
 
     def batches(

@@ -86,8 +86,9 @@ def states_deriver(recording: Recording, layers: Sequence[int]) -> Deriver:
 
     def chosen(shard: Shard) -> Value:
         wanted = np.isin(shard.rows, rows)
-        states = np.asarray(states_of(shard, LOOKS, layers)) if wanted.any() else ()
-        return [states[at].copy() if is_one else None for at, is_one in enumerate(wanted)]
+        part = Shard(shard.recording, {name: values[wanted] for name, values in shard.arrays.items()})
+        states = iter(np.asarray(states_of(part, LOOKS, layers)) if wanted.any() else ())
+        return [next(states).copy() if is_one else None for is_one in wanted]
 
     return Deriver(STATES, chosen)
 
