@@ -28,6 +28,7 @@ import numpy as np
 
 import demur
 from demur.files.listed import FILES, hashes_of
+from demur.files.staging import switched
 from demur.looks import WINDOW, look_steps
 from demur.prompts import write_prompts
 from demur.recording.encoded import Encoded
@@ -37,6 +38,7 @@ from demur.studies.study.analysis import analyse
 from demur.studies.study.controls import PREFIX, fitting
 from demur.studies.study.made import anchored_by
 from demur.studies.study.prompt_sets import read_sets
+from demur.studies.study.results import SETTINGS
 from machine import RESULTS, write_result
 
 JOBS = ("record", "tables", "report", "viewer")
@@ -123,9 +125,10 @@ def write_tables(run: Path) -> None:
     names = sorted((path.name for path in (run / "recordings").iterdir()), key=lambda name: (order.get(name, 9), name))
     recordings = {name: demur.Recording(run / "recordings" / name) for name in names}
     anchored = anchored_by(recordings["anchors_harmless"], recordings["anchors_harmful"])
-    anchored.anchors.save(run / "anchors.safetensors")
-    study = analyse(recordings, anchored, out=run)
-    replace(study, settings={**study.settings, FILES: hashes_of(run)}, path=run).save(run)
+    with switched(run, SETTINGS) as new:
+        anchored.anchors.save(new / "anchors.safetensors")
+        study = analyse(recordings, anchored, out=new)
+        replace(study, settings={**study.settings, FILES: hashes_of(new)}, path=run).save(new)
 
 
 def measured(job: str, folder: Path, steps: int, batch_size: int, generate: int) -> dict[str, float]:
