@@ -35,12 +35,8 @@ format: setup
 # Two workers, a file at a time: tests of one file share models that take seconds to train.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Lint runs beside the tests, which leave a core now and then; what it says is shown where it fails.
 test: setup
-	@mkdir -p build
-	@$(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
-	$(PYTEST) -m "not long"; tests=$$?; \
-	wait $$lint || { cat build/lint.log; exit 1; }; exit $$tests
+	$(PYTEST) -m "not long"
 
 # What takes long by its nature (tests/long.py): whole studies, the protocol of the paper, kills, a browser.
 test-long: setup

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = ("", "console", "bash", "sh", "shell", "text")
+COMMAND = get_command(app)
 PLACES = re.compile(r"[\[\]…]|\.\.\.")
 """What stands for something in a form that is shown, as in ``[--limit N]``."""
 
@@ -22,13 +23,14 @@ def commands(text: str) -> Iterator[list[str]]:
     """The words of every command of demur in the blocks of a page."""
     for language, block in BLOCK.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
+            line = line.removeprefix("$ ")
             if language in SHELL and line.startswith("demur ") and not PLACES.search(line.split(" #")[0]):
                 yield shlex.split(line, comments=True)[1:]
 
 
 def unknown(words: list[str]) -> list[str]:
     """The options and the command among `words` that do not exist."""
-    command, words = get_command(app), ["study paper", *words[2:]] if words[:2] == ["study", "paper"] else words
+    command, words = COMMAND, ["study paper", *words[2:]] if words[:2] == ["study", "paper"] else words
     while words and hasattr(command, "commands") and words[0] in command.commands:
         command, words = command.commands[words[0]], words[1:]
     if hasattr(command, "commands") and not (words and words[0].startswith("-")):

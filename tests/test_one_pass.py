@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import demur
-import toy_diffusion
 from demur.models import Model
 from demur.recording import Recording
 from demur.recording import folder as files
@@ -19,14 +18,14 @@ from demur.signal import Anchors
 from demur.studies import PROMPT_SETS, Study, compare_runs, run_study
 from demur.studies.study.derivers import text_signals
 
-STEPS = toy_diffusion.RESPONSE
+STEPS = 6
 LIMIT = 24
 Reads = Counter[tuple[Path, int]]
 
 
 @pytest.fixture(scope="module")
-def model(diffusion_folder: Path) -> Model:
-    return demur.load(diffusion_folder, device="cpu")
+def model(toy_folder: Path) -> Model:
+    return demur.load(toy_folder, device="cpu")
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def study(model: Model, toy_prompts: Path, tmp_path_factory: pytest.TempPathFact
             return read(folder, number, mark)
 
         patch.setattr(files, "read_shard_arrays", counting)
-        sampler = model.default_sampler(steps=STEPS, response_length=STEPS)
+        sampler = model.default_sampler(steps=STEPS)
         found = run_study(model, toy_prompts, out, sampler=sampler, batch_size=20, limit=LIMIT, check=False)
     read_often = {place: often for place, often in counted.items() if place[0].is_relative_to(out)}
     assert {folder.name for folder, _ in read_often} >= set(PROMPT_SETS)
@@ -75,7 +74,7 @@ def test_a_study_reads_every_shard_once(study: Study) -> None:
 def test_a_second_study_reads_no_shard_but_those_of_anchors(
     study: Study, model: Model, toy_prompts: Path, reads: Reads
 ) -> None:
-    sampler = model.default_sampler(steps=STEPS, response_length=STEPS)
+    sampler = model.default_sampler(steps=STEPS)
     again = run_study(model, toy_prompts, study.path, sampler=sampler, limit=LIMIT, check=False)
     assert {folder.name for folder, _ in reads} <= {"anchors_harmless", "anchors_harmful"}
     assert set(reads.values()) == {1}

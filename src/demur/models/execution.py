@@ -21,6 +21,9 @@ from demur.errors import InputError
 if TYPE_CHECKING:
     from demur.models.model import Model
 
+VARIANTS = 16
+"""Of a compiled block: with and without a cache or a mask, one row or many, one token or many; about 9 occur."""
+
 QUANTISED = {
     "awq": "gptqmodel",
     "bitsandbytes": "bitsandbytes",
@@ -116,9 +119,15 @@ def settle(network: Any) -> None:
 def compile_blocks(model: Model) -> None:
     """Compile the forward pass of every block by itself, so that states are still read between blocks.
 
-    The network as a whole is not compiled: hooks that are set on a compiled module later would be passed over.
+    The network as a whole is not compiled: hooks that are set on a compiled module later would be passed over. All
+    blocks share one function, of which torch compiles eight variants and runs whatever is beyond them uncompiled; the
+    limit is raised to what all blocks need.
     """
-    for block in model.blocks():
+    blocks = list(model.blocks())
+    settings = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, VARIANTS * len(blocks))
+    settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, settings.recompile_limit)
+    for block in blocks:
         block.forward = torch.compile(block.forward, dynamic=True)
 
 
