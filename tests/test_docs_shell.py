@@ -88,8 +88,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def furnish(folder: Path, study: Path, model: str) -> None:
-    """Put into a folder what the commands of the pages read."""
+def furnish(folder: Path, study: Path, model: str, here: list[list[str]]) -> None:
+    """Put into a folder what the commands of a page read and do not write themselves."""
     for name, bundled in (*STANDS_FOR.items(), ("MODEL", model)):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(bundled_model(bundled))
@@ -107,6 +107,8 @@ def furnish(folder: Path, study: Path, model: str) -> None:
     (folder / "runs" / "demo").symlink_to(study)
     for ours, theirs in RECORDINGS.items():
         (folder / "runs" / ours).symlink_to(study / "tiny-ar" / "recordings" / theirs)
+    if not any("runs/qwen" in words for words in here if words[0] == "study"):
+        (folder / "runs" / "qwen").symlink_to(study / "tiny-ar")
     for file in study.glob("tiny-ar/*.safetensors"):
         shutil.copy(file, folder)
 
@@ -118,7 +120,7 @@ def spread(word: str) -> list[str]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if HERE[page]], ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_a_page_run(page: Path, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    furnish(tmp_path, study, DIFFUSION if page.name in DIFFUSION_PAGES else AUTOREGRESSIVE)
+    furnish(tmp_path, study, DIFFUSION if page.name in DIFFUSION_PAGES else AUTOREGRESSIVE, HERE[page])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(webbrowser, "open", lambda *_: True)
     for words in HERE[page]:
