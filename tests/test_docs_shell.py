@@ -85,6 +85,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     demur.study(
         AUTOREGRESSIVE, write_subsets(out / "prompts", IN_THE_STUDY), out / "tiny-ar", check=False, batch_size=64
     )
+    viewed = out / "tiny-ar" / "recordings" / RECORDINGS["harmful"]
+    shutil.copy(out / "tiny-ar" / "anchors.safetensors", viewed)  # a recording is viewed with the anchors beside it
     return out
 
 
