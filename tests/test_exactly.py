@@ -120,9 +120,9 @@ def test_anchors_are_compared_only_where_both_sides_have_some() -> None:
 
 
 def test_a_prompt_that_just_fills_the_context_fits_and_one_more_token_does_not() -> None:
-    from demur.recording.generate import _check_length
+    from demur.recording.generate import _require_fits
 
-    model: Any = SimpleNamespace(context_length=40, name="toy")
-    _check_length(model, "a prompt", 30, 10)
+    model: Any = SimpleNamespace(context_length=40, name="toy", config=SimpleNamespace(vocab_size=2))
+    _require_fits(model, "a prompt", [1] * 30, 10)
     with pytest.raises(InputError, match=r"31 tokens and a response of 10 do not fit"):
-        _check_length(model, "a prompt", 31, 10)
+        _require_fits(model, "a prompt", [1] * 31, 10)
