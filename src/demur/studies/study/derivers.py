@@ -75,14 +75,15 @@ def derived_from(
             found[name] = derive(recordings[name], [*wanted, states_deriver(recordings[name], layers)])
             states[name] = placed(found[name].pop(STATES), recordings[name], layers)
         directions = fitted(states[TRAIN], states[CALIBRATION], harmful, quantile)
+        states = {name: one for name, one in states.items() if len(one) == len(recordings[name])}
     for name, recording in recordings.items():
         further = directions.derivers() if directions else []
-        if directions and len(states.get(name, ())) == len(recording):
+        if directions and name in states:
             found[name] |= {
                 "direction": directions.error(states[name]),
                 "direction_looks": directions.looks(states[name]),
             }
-        elif name in states:
+        elif name in found:  # some of its states were fitted to, and all are read for their errors
             found[name] |= derive(recording, further)
         else:
             of_tests = [PREDICTED] if name.startswith("test_") else []
