@@ -56,7 +56,8 @@ def _at(bench: Bench, prompt: list[int], trace: Trace, step: int) -> tuple[float
     order = [*range(len(prompt)), *(len(prompt) + place for place in read)] if read != sorted(read) else None
     behind = [token for token in [getattr(bench.sampler, "end_token", None)] if token is not None]
     ids = [*prompt, *canvas, *behind]
-    found = clean_pass(model, ids, bench.layers, kept=len(canvas) + len(behind) + 1, order=order)
+    sight = bench.sampler.sight(len(prompt), len(ids))
+    found = clean_pass(model, ids, bench.layers, kept=len(canvas) + len(behind) + 1, order=order, sight=sight)
     committed = trace.committed[step]
     before = trace.committed[step - 1] if step else np.zeros_like(committed)
     pooled = bench.sampler.has_state(len(prompt), committed, before)

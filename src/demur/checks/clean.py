@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from demur.errors import InputError
@@ -24,12 +25,19 @@ class Pass(NamedTuple):
 
 @torch.no_grad()
 def clean_pass(
-    model: Model, ids: Sequence[int], layers: Sequence[int], *, kept: int = 1, order: Sequence[int] | None = None
+    model: Model,
+    ids: Sequence[int],
+    layers: Sequence[int],
+    *,
+    kept: int = 1,
+    order: Sequence[int] | None = None,
+    sight: np.ndarray | None = None,
 ) -> Pass:
     """Run the network over one row; states are transformers' own ``output_hidden_states``.
 
     kept : at how many of the last positions logits are given. order : which position of `ids` is read when, each with
-    its own number; states and logits are given in the order of `ids`.
+    its own number; states and logits are given in the order of `ids`. sight : which position sees which, bool
+    ``[ids, ids]``, where that is not the network's own choice.
     A network with its own final norm is read at that norm, because what its ``hidden_states`` end with is not known.
     Raises `InputError` where the network gives no hidden states of its blocks.
     """
@@ -39,7 +47,11 @@ def clean_pass(
     wanted: dict[str, Any] = {"use_cache": False, "logits_to_keep": kept if order is None else len(ids)}
     options = {name: value for name, value in wanted.items() if name in takes}
     inputs = {"input_ids": row, "attention_mask": torch.ones_like(row), **options}
-    if order is not None:
+    if sight is not None:
+        unseen = torch.from_numpy(~sight).to(row.device)
+        added = torch.zeros(unseen.shape, dtype=model.dtype, device=row.device)
+        inputs["attention_mask"] = added.masked_fill(unseen, torch.finfo(model.dtype).min)[None, None]
+    if order is not None or sight is not None:
         inputs["position_ids"] = torch.tensor([read], device=model.device)
     if model.final_norm is not None:
         with model.states(layers) as seen:

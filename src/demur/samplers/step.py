@@ -127,6 +127,13 @@ class Sampler(ABC):
         """The order in which a pass reads the response's positions, of which these are masked: by default their own."""
         return list(range(len(masked)))
 
+    def sight(self, prompt_length: int, positions: int) -> np.ndarray | None:
+        """Which of so many positions each one sees in a pass, bool ``[positions, positions]``, the seer first.
+
+        None, the default, is what the network sees by itself.
+        """
+        return None
+
     def block_at(self, step: int, prompt_length: int) -> tuple[int, range]:
         """The block that a step belongs to: the first of its steps, and its response positions.
 

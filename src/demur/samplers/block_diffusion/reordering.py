@@ -78,6 +78,9 @@ class ReorderingDiffusion(BlockSampler):
     def read_order(self, masked: Sequence[bool]) -> list[int]:
         return sorted(range(len(masked)), key=lambda place: bool(masked[place]))
 
+    def sight(self, prompt_length: int, positions: int) -> None:
+        return None  # causal, in the order of reading
+
     def advance(self, run: Run, place: int) -> torch.Tensor:
         canvas = run.canvas
         masked = canvas.block_masked & ~run.finished.unsqueeze(1)

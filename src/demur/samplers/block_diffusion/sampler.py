@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
 from demur.errors import InputError
@@ -139,6 +140,12 @@ class BlockDiffusion(BlockSampler):
         lead = -lengths % self.block_length
         first = lead + lengths
         return Layout(lead, first, first + self.asked_length, self.block_length, self.response_length)
+
+    def sight(self, prompt_length: int, positions: int) -> np.ndarray | None:
+        lead = int(self.layout(torch.tensor([prompt_length])).lead)
+        block = (lead + np.arange(positions)) // self.block_length
+        seen: np.ndarray = block[None, :] <= block[:, None]
+        return seen
 
     def advance(self, run: Run, place: int) -> torch.Tensor:
         canvas = run.canvas
