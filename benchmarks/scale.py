@@ -31,8 +31,8 @@ from demur.files.listed import FILES, hashes_of
 from demur.files.staging import switched
 from demur.looks import WINDOW, look_steps
 from demur.prompts import write_prompts
-from demur.recording.encoded import Encoded
-from demur.recording.generate import Batch, batches, planned_batches
+from demur.recording.encoded import Encoded, Plan
+from demur.recording.generate import Batch, batches
 from demur.studies import PROMPT_SETS
 from demur.studies.study.analysis import analyse
 from demur.studies.study.controls import PREFIX, fitting
@@ -78,7 +78,7 @@ class Repeating:
         distinct = {keys[one.row]: one for one in reversed(encoded)}
         made = list(batches(model, list(distinct.values()), sampler, layers, batch_size, ids, looks))
         places = {keys[row]: (batch, at) for batch in made for at, row in enumerate(batch.rows.tolist())}
-        for chosen in planned_batches(encoded, batch_size):
+        for chosen in Plan(encoded, batch_size):
             yield _joined([one.row for one in chosen], [places[keys[one.row]] for one in chosen])
 
 

@@ -19,7 +19,8 @@ from demur.engines.ray.worker import Task, Worker, expected_of, versions_here
 from demur.models import from_network
 from demur.recording import folder as files
 from demur.recording.asking import ModelAsker
-from demur.recording.generate import Batch, batches, encode, planned_batches
+from demur.recording.encoded import Plan
+from demur.recording.generate import Batch, batches, encode
 
 PROMPTS = ["tell me about tea", "how do i make bread", "explain rain to me", "tell me about tea"]
 
@@ -52,10 +53,7 @@ class Counting:
 def tasks_of(model: demur.Model, sampler: Any, texts: Sequence[str]) -> list[Task]:
     encoded = encode(model, [demur.Prompt(str(row), text) for row, text in enumerate(texts)], sampler)
     layers = [model.layer_count]
-    return [
-        Task(one, sampler, layers, None, {row.row: texts[row.row] for row in one})
-        for one in planned_batches(encoded, 3)
-    ]
+    return [Task(one, sampler, layers, None, {row.row: texts[row.row] for row in one}) for one in Plan(encoded, 3)]
 
 
 def test_a_worker_computes_what_the_driver_would(model: demur.Model, worker: Worker) -> None:

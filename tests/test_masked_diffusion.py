@@ -295,7 +295,7 @@ def test_logits_are_computed_at_masked_positions_only(llada: Model, monkeypatch:
 def test_small_pieces_of_logits_give_the_same_steps(llada: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"steps": 4, "response_length": 16, "temperature": 0.7}
     whole = run(llada, mixed_prompts(), **arguments)
-    monkeypatch.setattr("demur.samplers.masked_diffusion.sampler.LOGITS_AT_ONCE", 5 * 512)
+    monkeypatch.setattr("demur.samplers.head.LOGITS_AT_ONCE", 5 * 512)
     pieces = run(llada, mixed_prompts(), **arguments)
     assert [step.committed.tolist() for step in whole] == [step.committed.tolist() for step in pieces]
 

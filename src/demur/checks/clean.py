@@ -14,6 +14,7 @@ import torch
 
 from demur.errors import InputError
 from demur.models import Model
+from demur.models.formats.bidirectional import additive_mask
 
 
 class Pass(NamedTuple):
@@ -48,9 +49,8 @@ def clean_pass(
     options = {name: value for name, value in wanted.items() if name in takes}
     inputs = {"input_ids": row, "attention_mask": torch.ones_like(row), **options}
     if sight is not None:
-        unseen = torch.from_numpy(~sight).to(row.device)
-        added = torch.zeros(unseen.shape, dtype=model.dtype, device=row.device)
-        inputs["attention_mask"] = added.masked_fill(unseen, torch.finfo(model.dtype).min)[None, None]
+        unseen = torch.from_numpy(~sight).to(row.device).unsqueeze(0)
+        inputs["attention_mask"] = additive_mask(unseen, model.dtype)
     if order is not None or sight is not None:
         inputs["position_ids"] = torch.tensor([read], device=model.device)
     if model.final_norm is not None:

@@ -35,7 +35,7 @@ QUANTISED = {
 """The package that runs a checkpoint of each method of quantisation."""
 
 
-CACHES = ("dynamic", "static")
+CACHE_KINDS = ("dynamic", "static")
 """The caches of transformers that hold every key and value as it was computed, so that states are the same."""
 
 
@@ -58,10 +58,10 @@ class Execution:
 
     def require_cache(self, name: str) -> None:
         """Refuse a cache that does not keep what is put into it, or that demur does not know."""
-        if self.cache is not None and self.cache not in CACHES:
+        if self.cache is not None and self.cache not in CACHE_KINDS:
             raise InputError(
-                f"{name}: cache {self.cache!r} is none of {' and '.join(CACHES)}; others round, drop or move keys and "
-                f"values, and their states may not be those of a plain pass"
+                f"{name}: cache {self.cache!r} is none of {' and '.join(CACHE_KINDS)}; others round, drop or move keys "
+                f"and values, and their states may not be those of a plain pass"
             )
 
     def require_placeable(self, name: str, device: str, *, is_plain: bool) -> None:

@@ -116,15 +116,10 @@ def batches(
     that memory grows with the looks. Raises `InputError` naming prompt and step where a
     state is not finite.
     """
-    for chosen in planned_batches(encoded, batch_size):
+    for chosen in Plan(encoded, batch_size):
         batch = generate(model, chosen, sampler, layers, looks)
         require_finite(batch, ids, looks)
         yield batch
-
-
-def planned_batches(encoded: Sequence[Encoded], batch_size: int) -> Plan:
-    """The prompts that are generated together: longest first, those of one length in their order."""
-    return Plan(encoded, batch_size)
 
 
 def _require_fits(model: Model, where: str, ids: Sequence[int], response: int) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+LOGITS_AT_ONCE = 1 << 22
+"""Most logits that are held at a time on a CPU, in float32: 16 MB."""
 LOGITS_OF_A_PIECE = 1 << 19
 """Most logits that one operation copies on a CPU: 2 MB."""
 
@@ -42,9 +44,9 @@ def pieces(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return groups
 
 
-def positions_at_once(most: int, vocabulary: int, device: torch.device) -> int:
-    """How many positions have their logits at a time, `most` logits on a CPU.
+def positions_at_once(vocabulary: int, device: torch.device) -> int:
+    """How many positions have their logits at a time: `LOGITS_AT_ONCE` on a CPU.
 
     Elsewhere eight times as many: the head is read anew for each group, which costs a GPU more than the memory.
     """
-    return max(1, (most if device.type == "cpu" else 8 * most) // vocabulary)
+    return max(1, (LOGITS_AT_ONCE if device.type == "cpu" else 8 * LOGITS_AT_ONCE) // vocabulary)

@@ -18,7 +18,7 @@ import torch
 from demur.errors import InputError
 from demur.models import Model
 from demur.samplers.limits import limits, moving_rope
-from demur.samplers.rows import CACHES, LEAST_SHARED, Rows, Way, accepted, chosen_cache, newest_states
+from demur.samplers.rows import CACHE_ARGUMENTS, LEAST_SHARED, Rows, Way, accepted, chosen_cache, newest_states
 
 SHORT = 12
 """Tokens of the text that proofs are made with, where the network treats longer ones alike."""
@@ -114,7 +114,7 @@ def _unpadded(model: Model) -> Way:
     ids = _text(model, SHORT)
     plain = _plain(model, ids)
     if not torch.isfinite(plain).all():
-        return Way(cache=CACHES[0])  # whoever reads the states will say so; nothing can be proven
+        return Way(cache=CACHE_ARGUMENTS[0])  # whoever reads the states will say so; nothing can be proven
     if not _alike(model, _plain(model, ids[:-FED])[-1], plain[-FED - 1]):
         raise InputError(
             f"{model.name}: the states of {type(model.network).__name__} change with tokens that come later, so it "
@@ -128,7 +128,7 @@ def _unpadded(model: Model) -> Way:
             "with the positions that generate tells it (counted from 0), than alone; its states cannot be recorded"
         )
     asked = chosen_cache(model)
-    for name in CACHES[:1] if asked else CACHES:
+    for name in CACHE_ARGUMENTS[:1] if asked else CACHE_ARGUMENTS:
         way = Way(cache=name)
         if _holds(model, way, texts, truths):
             bare = replace(way, bare=True)

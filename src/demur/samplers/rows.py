@@ -21,7 +21,7 @@ from demur.samplers.limits import moving_rope
 
 LEAST_SHARED = 4
 """Tokens that the rows of a batch must share at least for a pass of its own to pay."""
-CACHES = ("past_key_values", "cache_params", "state")
+CACHE_ARGUMENTS = ("past_key_values", "cache_params", "state")
 """Names under which networks take and give what they keep of earlier tokens."""
 _ONE_AT_A_TIME = RLock()
 """For networks that change their own buffers in a pass, as moving rotary frequencies do."""

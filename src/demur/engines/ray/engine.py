@@ -16,8 +16,8 @@ from demur.engines.ray.worker import Task, Worker, expected_of
 from demur.errors import InputError
 from demur.looks import Looks
 from demur.models import Model
-from demur.recording.encoded import Encoded
-from demur.recording.generate import Batch, planned_batches
+from demur.recording.encoded import Encoded, Plan
+from demur.recording.generate import Batch
 from demur.samplers import Sampler
 
 AHEAD = 2
@@ -81,7 +81,7 @@ class RayEngine:
     ) -> Iterator[Batch]:
         """Batches in the order in which they are done; see `demur.recording.generate.batches`."""
         self.require(model, sampler)
-        plan = planned_batches(encoded, batch_size)
+        plan = Plan(encoded, batch_size)
         tasks = (Task(one, sampler, list(layers), looks, {row.row: ids[row.row] for row in one}) for one in plan)
         if plan:
             yield from self._computed(self._workers(model), tasks)

@@ -43,6 +43,15 @@ def _with_block(network: Network, block_length: int | None) -> Network:
     return network
 
 
+def additive_mask(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The mask ``[batch, 1, queries, keys]`` that transformers adds to attention scores.
+
+    hidden : bool ``[batch, queries, keys]``, which keys a query does not see.
+    """
+    added = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+    return added.masked_fill_(hidden, torch.finfo(dtype).min).unsqueeze(1)
+
+
 class _Sight:
     """A hook that makes of a mask ``[batch, positions]`` one of what each position sees.
 
@@ -65,9 +74,7 @@ class _Sight:
             if self.block_length is not None:
                 block = positions // self.block_length
                 hidden = hidden | (block[:, None, :] > block[:, :, None])
-            additive = torch.zeros(hidden.shape, dtype=decoder.dtype, device=mask.device)
-            additive.masked_fill_(hidden, torch.finfo(decoder.dtype).min)
-            kwargs["attention_mask"] = additive[:, None].expand(-1, 1, mask.shape[1], -1)
+            kwargs["attention_mask"] = additive_mask(hidden, decoder.dtype).expand(-1, 1, mask.shape[1], -1)
             if kwargs.get("position_ids") is None:
                 kwargs["position_ids"] = positions
         return args, kwargs

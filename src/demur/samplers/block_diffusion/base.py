@@ -33,8 +33,6 @@ from demur.samplers.step import (
     whole_responses,
 )
 
-LOGITS_AT_ONCE = 1 << 22
-"""Most logits that are held at a time, in float32: 16 MB."""
 BlocksFrom = Literal["start", "response"]
 
 
@@ -244,7 +242,7 @@ def guess_block(
     tokens = canvas.block_tokens
     sure = torch.zeros(tokens.shape, device=tokens.device)
     rows, places = wanted.nonzero(as_tuple=True)
-    size = positions_at_once(LOGITS_AT_ONCE, int(canvas.model.config.vocab_size), canvas.tokens.device)
+    size = positions_at_once(int(canvas.model.config.vocab_size), canvas.tokens.device)
     for row, place in zip(torch.split(rows, size), torch.split(places, size), strict=True) if len(rows) else ():
         uniforms = run.draws.of(row, 1).squeeze(1) if temperature > 0 else None
         found = guess_token(canvas.logits(row, place), temperature, top_k, top_p, confidence, uniforms)

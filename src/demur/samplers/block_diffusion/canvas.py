@@ -15,6 +15,7 @@ import torch
 
 from demur.errors import InputError
 from demur.models import Model
+from demur.models.formats.bidirectional import additive_mask
 from demur.samplers.block_diffusion.cache import SlotCache
 from demur.samplers.head import Head
 from demur.samplers.masked_diffusion.canvas import checked_mask, without_banned
@@ -257,8 +258,7 @@ class BlockCanvas:
         keys = torch.arange(seen, device=slots.device)
         known = (keys >= lead) & (keys < end.unsqueeze(1))
         allowed = known.unsqueeze(1) & ((keys // block)[None, None, :] <= (slots // block).unsqueeze(2))
-        additive = torch.zeros(allowed.shape, dtype=dtype, device=slots.device)
-        return additive.masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)
+        return additive_mask(~allowed, dtype)
 
     def _keep(
         self, rows: torch.Tensor, slots: torch.Tensor, real: torch.Tensor, states: torch.Tensor, last: torch.Tensor

@@ -40,8 +40,6 @@ from demur.samplers.step import (
 Order = Literal["confidence", "left_to_right"]
 OFFICIAL: dict[str, Remasking] = {"maskgit_plus": "low_confidence", "topk_margin": "margin"}
 """Dream's names of its rules (`alg`), which are understood too."""
-LOGITS_AT_ONCE = 1 << 22
-"""Most logits that are held at a time, in float32: 16 MB."""
 
 
 class MaskedDiffusion(Sampler):
@@ -264,7 +262,7 @@ class MaskedDiffusion(Sampler):
         predicted = canvas.response.clone()
         confidence = torch.zeros(masked.shape, device=masked.device)
         rows, places = masked.nonzero(as_tuple=True)
-        size = positions_at_once(LOGITS_AT_ONCE, int(canvas.model.config.vocab_size), canvas.tokens.device)
+        size = positions_at_once(int(canvas.model.config.vocab_size), canvas.tokens.device)
         for row, place in zip(torch.split(rows, size), torch.split(places, size), strict=True) if len(rows) else ():
             predicted[row, place], confidence[row, place] = self._guess_at(canvas, row, place, draws)
         if self.order == "left_to_right":
