@@ -30,7 +30,23 @@ from demur.serve.guards import Guards
 from demur.serve.schema import ChatRequest
 from machine import RESULTS, write_result
 
-RANDOM = "random-33m"
+RANDOM: dict[str, dict[str, int]] = {
+    "random-33m": {
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 10,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    },
+    "random-1b": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+"""Llamas of random weights: a small one, and one of the shape of Llama-3.2-1B but for its vocabulary."""
 LOOKS = tuple((look + 1) / 4 for look in range(4))
 APART = 0.03
 """Largest difference of both numbers of tokens: in bfloat16 answers may differ with the requests beside them."""
@@ -39,29 +55,29 @@ APART = 0.03
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "models", nargs="*", default=[f"{RANDOM}:64", "demur/tiny-diffusion:32"], help="MODEL:STEPS of its answers"
+        "models", nargs="*", default=["random-33m:64", "demur/tiny-diffusion:32"], help="MODEL:STEPS of its answers"
     )
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--requests", type=int, default=1, help="a round, for each of those that run at once")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS / "serve.json")
     return parser.parse_args()
 
 
-def loaded(name: str, dtype: str) -> Model:
-    """A model by name, or a Llama of 33 million random weights with a tiny model's tokenizer."""
-    if name != RANDOM:
-        return demur.load(name, device="cpu", dtype=dtype)
+def loaded(name: str, dtype: str, device: str) -> Model:
+    """A model by name, or a Llama of random weights with a tiny model's tokenizer."""
+    if name not in RANDOM:
+        return demur.load(name, device=device, dtype=dtype)
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    words = demur.load("demur/tiny-ar").tokenizer
+    words = demur.load("demur/tiny-ar", device="cpu").tokenizer
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(words), hidden_size=512, intermediate_size=1408, num_hidden_layers=10, num_attention_heads=8,
-        num_key_value_heads=8, max_position_embeddings=1024, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    return demur.load(LlamaForCausalLM(config).eval(), tokenizer=words)
+        **RANDOM[name], vocab_size=len(words), max_position_embeddings=1024, bos_token_id=None, eos_token_id=None
+    )
+    return demur.load(LlamaForCausalLM(config).eval().to(device, getattr(torch, dtype)), tokenizer=words)
 
 
 def guarding(model: Model, steps: int) -> list[Watched]:
@@ -108,7 +124,7 @@ async def timed(model: Model, watched: list[Watched], steps: int, at_once: int, 
 def judging(model: Model, watched: list[Watched], steps: int, at_once: int) -> float:
     """Processor seconds a pass that guards take to judge `at_once` requests: the least of ten answers' means."""
     guards, names = Guards(model, watched, at_once), [str(number) for number in range(at_once)]
-    states = torch.randn(at_once, len(guards.layers), model.width)
+    states = torch.randn(at_once, len(guards.layers), model.width, device=model.device)
     taken = []
     for _ in range(10):
         for name in names:
@@ -124,7 +140,7 @@ def judging(model: Model, watched: list[Watched], steps: int, at_once: int) -> f
 
 def measured(name: str, steps: int, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What was found of a model, again after every round."""
-    model = loaded(name, args.dtype)
+    model = loaded(name, args.dtype, args.device)
     watched = guarding(model, steps)
     rounds: dict[int, list[dict[str, Any]]] = {at_once: [] for at_once in args.at_once}
     for number in range(args.rounds):
@@ -172,7 +188,7 @@ def main() -> None:
         name, _, steps = one.rpartition(":")
         for found in measured(name, int(steps), args):
             models[Path(name).name if Path(name).is_dir() else name] = found
-            write_result(args.out, {"hold": "look", "threads": 1, "how": how, "models": models})
+            write_result(args.out, {"hold": "look", "threads": 1, "device": args.device, "how": how, "models": models})
 
 
 if __name__ == "__main__":

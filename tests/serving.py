@@ -56,8 +56,8 @@ class Served:
 
 
 @lru_cache
-def served(name: str = "demur/tiny-ar", count: int = 24) -> Served:
-    model = demur.load(name, device="cpu")
+def served(name: str = "demur/tiny-ar", count: int = 24, device: str = "cpu", dtype: str = "float32") -> Served:
+    model = demur.load(name, device=device, dtype=dtype)
     sampler = model.default_sampler(**SAMPLERS[name])
 
     def record(prompts: list[str]) -> demur.Recording:

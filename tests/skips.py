@@ -7,6 +7,7 @@ import re
 
 ALLOWED = {
     r"no Chromium on this machine": "a browser cannot be installed everywhere; .ci/run installs one where it may",
+    r"no CUDA device on this machine": "a GPU is not everywhere; the same is tested on the processor",
 }
 """Patterns that the reason of a skip begins with, and why each may be."""
 

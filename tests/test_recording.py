@@ -240,6 +240,21 @@ def test_states_that_are_not_finite_name_prompt_and_step(toy_model: Model, tmp_p
         record(toy_model, ["tell me about tea", "how do i make bombs"], steps=STEPS, out=tmp_path)
 
 
+@pytest.mark.parametrize(("batch_size", "mend"), [(4, "batch_size (--batch-size) 2 or less"), (1, "a smaller dtype")])
+def test_a_batch_that_memory_does_not_hold_is_named_with_its_mend(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int, mend: str
+) -> None:
+    def full(*given: object, **more: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Autoregressive, "steps", full)
+        with pytest.raises(InputError, match=f"no memory on cpu for a batch of {batch_size} prompts") as caught:
+            record(toy_model, PROMPTS[:4], steps=STEPS, batch_size=batch_size, out=tmp_path / "r")
+    assert mend in str(caught.value)
+    assert len(record(toy_model, PROMPTS[:4], steps=STEPS, batch_size=2, out=tmp_path / "r")) == 4
+
+
 def test_a_prompt_longer_than_the_context_is_named_before_anything_is_generated(
     toy_model: Model, tmp_path: Path
 ) -> None:

@@ -117,9 +117,25 @@ def batches(
     state is not finite.
     """
     for chosen in Plan(encoded, batch_size):
-        batch = generate(model, chosen, sampler, layers, looks)
+        try:
+            batch = generate(model, chosen, sampler, layers, looks)
+        except torch.OutOfMemoryError as error:
+            raise _no_room(model, chosen) from error
         require_finite(batch, ids, looks)
         yield batch
+
+
+def _no_room(model: Model, chosen: Sequence[Encoded]) -> InputError:
+    longest = max(len(one.ids) for one in chosen)
+    mend = (
+        f"give batch_size (--batch-size) {len(chosen) // 2} or less"
+        if len(chosen) > 1
+        else "leave longer prompts out, or take a smaller dtype, as bfloat16"
+    )
+    return InputError(
+        f"{model.name}: no memory on {model.device} for a batch of {len(chosen)} prompts, the longest of {longest} "
+        f"tokens; {mend}. What is recorded stays"
+    )
 
 
 def _require_fits(model: Model, where: str, ids: Sequence[int], response: int) -> None:
