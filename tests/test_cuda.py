@@ -11,8 +11,11 @@ import torch
 
 import demur
 from demur import InputError
-from demur.defenses import generate_guarded
+from demur.defenses import GuardStopping, generate_guarded
+from demur.guards import DirectionGuard, StreamingGuard, states_of
 from demur.models import Model
+from demur.recording.generate import pad_left
+from demur.serve import Settings, Watched, make_app
 from serving import PATIENCE, SAMPLERS, app_of, chat, running, served, toy_prompts
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
@@ -31,7 +34,7 @@ def recording(model: Model, **more: Any) -> demur.Recording:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_check_is_green(name: str, dtype: str) -> None:
-    found = demur.check(name, minutes=1, device="cuda", dtype=dtype)
+    found = demur.check(name, minutes=0.2, device="cuda", dtype=dtype)
     assert found.ok, found
     assert {row.outcome for row in found.rows if row.name in ("states", "kill and resume")} == {"ok"}, found
     memory = next(row for row in found.rows if row.name == "memory")
@@ -77,6 +80,48 @@ def test_a_server_stops_what_the_recording_stops_with_many_at_once(name: str) ->
     assert [reason == "content_filter" for reason, _ in found] == [bool(one.stops[row]) for row in rows]
     for row, (reason, text) in zip(rows, found, strict=True):
         assert reason != "stop" or text == one.recording.steps_text(row)[-1].committed
+
+
+@pytest.mark.parametrize("options", [{}, {"cache_implementation": "static"}, {"prefill_chunk_size": 16}], ids=str)
+def test_transformers_generate_stops_what_the_recording_stops(options: dict[str, Any]) -> None:
+    """With a static cache, `generate` compiles the network and captures CUDA graphs."""
+    one = served("demur/tiny-ar", device="cuda", dtype="float32")
+    watched, steps = one.watched[0], one.model.default_sampler(**SAMPLERS[one.model.name]).step_count
+    rows = [one.model.encode(prompt) for prompt in one.prompts]
+    ids, mask = (part.to("cuda") for part in pad_left([np.array(row) for row in rows], one.model.pad_token_id))
+    with GuardStopping(one.model, watched.source, watched.guard) as stopping:
+        one.model.network.generate(
+            ids, attention_mask=mask, max_new_tokens=steps + 1, do_sample=False, stopping_criteria=[stopping], **options
+        )
+    np.testing.assert_array_equal(stopping.stopped_at, one.stops)
+
+
+def test_a_server_in_half_precision_judges_prompts_and_whole_answers() -> None:
+    model = demur.load("demur/tiny-ar", device="cuda", dtype="bfloat16")
+    harmless, held_out, harmful = (
+        demur.record(model, toy_prompts(kind, 20), steps=32, keep="looks", batch_size=20, progress=False)
+        for kind in ("guard_train_harmless", "guard_calibration_harmless", "anchors_harmful")
+    )
+    looks = harmless.looks
+    direction = DirectionGuard(places=looks).fit(states_of(harmless, looks), harmful=states_of(harmful, looks))
+    guard = StreamingGuard(alpha=0.1, side="high").fit(
+        direction.place_errors(states_of(harmless, looks)),
+        calibration=direction.place_errors(states_of(held_out, looks)),
+    )
+    watched = [Watched("looks", direction, guard)]
+    app = make_app(model, watched, Settings(slots=8, max_prompt_tokens=256))
+    rows = [*toy_prompts("anchors_harmful", 8), *toy_prompts("test_harmless", 8)]
+    with running(app) as address, ThreadPoolExecutor(8) as pool:
+        answers = list(
+            pool.map(
+                lambda prompt: httpx2.post(
+                    f"{address}/v1/chat/completions", json=chat(prompt, model.name), timeout=PATIENCE
+                ),
+                rows,
+            )
+        )
+    assert {answer.status_code for answer in answers} <= {200, 400}
+    assert len([answer for answer in answers[8:] if answer.status_code == 200]) > 4
 
 
 def test_states_are_read_where_their_layer_lies() -> None:

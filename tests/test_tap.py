@@ -136,6 +136,20 @@ def test_ids_are_never_mixed_and_shapes_are_those_of_the_layers(llama: Setting) 
     assert tap.verdict("a").step == 0 and np.isnan(tap.verdict("a").score)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_states_of_any_dtype_are_judged_as_in_float32(llama: Setting, llada: Setting, dtype: torch.dtype) -> None:
+    for setting in (llama, llada):
+        states = torch.randn(4, 6, len(setting.reading.layers), setting.model.width).to(dtype)
+        taps = [Tap(setting.reading, setting.guard, 4) for _ in range(2)]
+        for tap, kept in zip(taps, (states, states.float()), strict=True):
+            for request in range(4):
+                tap.open(request)
+            for step in range(6):
+                (tap.take if setting is llama else tap.judge)(range(4), kept[:, step])
+        one, other = ([tap.verdict(request) for request in range(4)] for tap in taps)
+        assert one == other and any(verdict.looks for verdict in one)
+
+
 def test_states_that_are_not_finite_stop_one_request_and_are_forgotten_with_it(llama: Setting) -> None:
     tap, lost = Tap(llama.reading, llama.guard, 2), llama.token_states()[0][:1] * torch.nan
     calm = int(np.flatnonzero(llama.stops == 0)[0])

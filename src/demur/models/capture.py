@@ -77,10 +77,13 @@ class ThreadPasses:
         self._seen: dict[int, tuple[list[torch.Tensor], list[int]]] = {}
 
     def store(self, place: int, state: torch.Tensor) -> None:
-        """Take in the state of the layer at `place` from a pass of the current thread."""
+        """Take in the state of the layer at `place` from a pass of the current thread.
+
+        It is copied: a pass that is captured as a CUDA graph writes its next states to the same memory.
+        """
         empty = [torch.empty(0)] * self._layers
         states, positions = self._seen.setdefault(threading.get_ident(), (empty, []))
-        states[place] = state
+        states[place] = state.clone()
         if place == 0:
             positions.append(state.shape[1] if state.ndim == 3 else -1)
 

@@ -220,7 +220,8 @@ class Model:
             if innermost(self.network) is None:
                 seen.store(place, state)
 
-        with self._hooks(layers, store):
+        # `generate` compiles some passes; what is kept here is no part of them.
+        with self._hooks(layers, torch.compiler.disable(store)):  # type: ignore[no-untyped-call]
             yield seen
 
     @property

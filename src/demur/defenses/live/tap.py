@@ -131,14 +131,14 @@ class Tap:
         *,
         step: int | None = None,
     ) -> NDArray[np.bool_]:
-        """The same of states that a sampler has pooled over a step, phi ``[rows, layers, width]``.
+        """The same of states that a sampler has pooled over a step, phi ``[rows, layers, width]`` in any dtype.
 
         window : those pooled over the latest tokens, of looks. step : by default the one behind the last.
         """
         rows = self._require(requests, phi)
         self._steps[rows] = self._steps[rows] + 1 if step is None else step
         self.looked = self.watching.due(self._steps[rows], rows)
-        return self.watching.update(phi, self._steps[rows], rows, window)
+        return self.watching.update(phi.float(), self._steps[rows], rows, None if window is None else window.float())
 
     def passed(self, requests: Sequence[Hashable], step: int) -> None:
         """These requests have made a step at which the guard does not look, so that its states are not needed."""

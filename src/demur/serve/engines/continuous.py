@@ -144,7 +144,7 @@ class Continuous:
         chosen = self._choose([state.request_id for state in named], logits)
         target = torch.arange(len(named)) if "logits_to_keep" in kwargs else places
         output.logits[0, target.to(chosen.device), chosen] = torch.inf  # so that the manager takes the same tokens
-        newest = [state[0, places] for state in states] if self.guards.layers else []
+        newest = [state[0, places.to(state.device)].to(self.model.device) for state in states]
         self._judge([state.request_id for state in named], newest)
         self._mailbox.post(self._advance([state.request_id for state in named], chosen.tolist()))
 
