@@ -36,21 +36,27 @@ def recording(model: Model, **more: Any) -> demur.Recording:
 def test_the_check_is_green(name: str, dtype: str) -> None:
     found = demur.check(name, minutes=0.2, device="cuda", dtype=dtype)
     assert found.ok, found
-    assert {row.outcome for row in found.rows if row.name in ("states", "kill and resume")} == {"ok"}, found
+    assert {row.outcome for row in found.rows if row.name in ("weights", "states")} == {"ok"}, found
     memory = next(row for row in found.rows if row.name == "memory")
-    assert "on the device" in memory.what and memory.numbers["peak"] > memory.numbers["weights"] > 0
+    assert "on the device" in memory.measured and memory.numbers["peak"] > memory.numbers["weights"] > 0
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_recordings_are_those_of_the_processor_and_of_single_prompts(name: str) -> None:
-    processor = recording(demur.load(name, device="cpu"))
     cuda = demur.load(name, device="cuda", dtype="float32")
-    found, alone = recording(cuda), recording(cuda, batch_size=1)
-    for other in (processor, alone):
-        assert found.table["text"].tolist() == other.table["text"].tolist()
-        np.testing.assert_allclose(found.phi, other.phi, rtol=1e-3, atol=1e-3)
-    again = recording(cuda)
-    np.testing.assert_array_equal(found.phi, again.phi)
+    found = recording(cuda)
+    np.testing.assert_array_equal(found.phi, recording(cuda).phi)
+    for other in (recording(demur.load(name, device="cpu")), recording(cuda, batch_size=1)):
+        same = [same_steps(found, other, row) for row in range(len(PROMPTS))]
+        assert sum(same) >= len(PROMPTS) - 2  # where two tokens are almost equally likely, either may come first
+        np.testing.assert_allclose(found.phi[same], other.phi[same], rtol=1e-3, atol=1e-3)
+
+
+def same_steps(one: demur.Recording, other: demur.Recording, row: int) -> bool:
+    """Whether both commit the same tokens at the same steps."""
+    mine, theirs = one.steps_tokens(row), other.steps_tokens(row)
+    same = np.array_equal(mine.is_committed, theirs.is_committed)
+    return same and np.array_equal(mine.predicted[mine.is_committed], theirs.predicted[theirs.is_committed])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -124,15 +130,12 @@ def test_a_server_in_half_precision_judges_prompts_and_whole_answers() -> None:
     assert len([answer for answer in answers[8:] if answer.status_code == 200]) > 4
 
 
-def test_states_are_read_where_their_layer_lies() -> None:
-    whole = demur.load("demur/tiny-ar", device="cuda", dtype="float32")
-    spread = {"model.embed_tokens": 0, "lm_head": 0, "model.norm": "cpu", "model.rotary_emb": 0}
-    spread |= {f"model.layers.{layer}": "cpu" if layer % 2 else 0 for layer in range(whole.layer_count)}
-    model = demur.load("demur/tiny-ar", device_map=spread, dtype="float32")
-    assert {one.device.type for one in model.network.state_dict().values()} >= {"cuda"}
-    found, expected = recording(model), recording(whole)
-    assert found.table["text"].tolist() == expected.table["text"].tolist()
-    np.testing.assert_allclose(found.phi, expected.phi, rtol=1e-3, atol=1e-3)
+def test_a_device_map_is_followed_and_weights_left_on_the_processor_are_refused() -> None:
+    expected = recording(demur.load("demur/tiny-ar", device="cuda", dtype="float32"))
+    found = recording(demur.load("demur/tiny-ar", device_map={"": 0}, dtype="float32"))
+    np.testing.assert_array_equal(found.phi, expected.phi)
+    with pytest.raises(InputError, match="outside the devices that compute"):
+        demur.load("demur/tiny-ar", device_map={"model": 0, "lm_head": "cpu"}, dtype="float32")
 
 
 @pytest.mark.parametrize("options", [{"attention": "eager"}, {"cache": "static"}, {"compile": True}], ids=str)

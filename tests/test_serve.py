@@ -13,6 +13,7 @@ import httpx2
 import numpy as np
 import openai
 import pytest
+import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -97,6 +98,14 @@ def test_the_step_and_the_score_are_those_of_the_recording(live: tuple[Served, s
         assert said["stopped_at"] == one.stops[row]
         looks = said["guards"][0]["looks"]
         assert said["guards"][0]["score"] == pytest.approx(one.scores[row, looks - 1], rel=1e-3, abs=1e-3)
+
+
+def test_the_server_runs_without_the_kernels_that_plan_for_every_shape_and_leaves_them_as_they_were() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    app = app_of(served("demur/tiny-ar"))
+    with TestClient(app):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled() is before
 
 
 def wire(address: str, body: dict[str, Any]) -> list[str]:
