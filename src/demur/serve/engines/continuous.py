@@ -72,8 +72,8 @@ class Continuous:
         self._manager = make_manager(self.model, self._slots, self.longest, self._cache, self._fail)
         # cuDNN's attention plans anew for every new shape, and each pass of a server has another: on an H100 this took
         # four fifths of the time (docs/serve.md).
-        self._cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-        torch.backends.cuda.enable_cudnn_sdp(False)  # type: ignore[no-untyped-call]
+        self._cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self._passes_open = self.model.thread_passes(self.guards.layers)
         self._passes = self._passes_open.__enter__()
         network = self.model.network
@@ -106,7 +106,7 @@ class Continuous:
         for hook in self._hooks:
             hook.remove()
         self._passes_open.__exit__(None, None, None)
-        torch.backends.cuda.enable_cudnn_sdp(self._cudnn)  # type: ignore[no-untyped-call]
+        torch.backends.cuda.enable_cudnn_sdp(self._cudnn)
         self._manager = None
 
     @property
