@@ -15,8 +15,9 @@ from demur.defenses import GuardStopping, Reading, Watching, generate_guarded, w
 from demur.errors import InputError, ProvenanceError
 from demur.guards import DirectionGuard, StreamingGuard, states_of
 from demur.models import Model, load
-from demur.samplers import Autoregressive, BlockDiffusion, MaskedDiffusion, Sampler
+from demur.samplers import Autoregressive, BlockDiffusion, MaskedDiffusion, Sampler, UniformDiffusion
 from demur.signal import Anchors
+from test_uniform_diffusion import write_network
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STEPS = 12
@@ -97,6 +98,13 @@ def sdar() -> Setting:
 
 
 @pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """Uniform diffusion: two canvases."""
+    folder = write_network(tmp_path_factory.mktemp("diffusion-gemma"), vocabulary=104)
+    return setting_of(load(folder, device="cpu"), UniformDiffusion(STEPS, 16))
+
+
+@pytest.fixture(scope="module")
 def llama_direction(llama: Setting) -> Setting:
     return directed(llama, (1, 3))
 
@@ -113,7 +121,7 @@ def padded(prompts: list[list[int]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("name", ["llama", "llada", "sdar", "llama_direction", "llada_direction"])
+@pytest.mark.parametrize("name", ["llama", "llada", "sdar", "gemma", "llama_direction", "llada_direction"])
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_stops_and_tokens_are_those_of_the_guard_on_a_recording(
     name: str, batch_size: int, request: pytest.FixtureRequest
@@ -192,13 +200,13 @@ def test_a_batch_ends_with_its_last_stop_and_leaves_no_hooks(llama: Setting) -> 
     assert not llama.model.decoder._forward_hooks
 
 
-@pytest.mark.parametrize("name", ["llama", "llada", "llama_direction", "llada_direction"])
+@pytest.mark.parametrize("name", ["llama", "llada", "gemma", "llama_direction", "llada_direction"])
 def test_no_pass_is_spent_on_a_row_that_is_stopped(name: str, request: pytest.FixtureRequest) -> None:
     given: Setting = request.getfixturevalue(name)
     widths: list[int] = []
     before = len(given.prompts)
     handle = given.model.decoder.register_forward_hook(
-        lambda module, args, kwargs, output: widths.append(len(kwargs["input_ids"])), with_kwargs=True
+        lambda module, args, kwargs, output: widths.append(len(output.last_hidden_state)), with_kwargs=True
     )
     with handle:
         for _, watch in watched_steps(

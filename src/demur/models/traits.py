@@ -63,7 +63,7 @@ FAMILIES: Registry[Traits] = Registry(
             likelihood="masked token",
             mend="a network of that family in memory needs from_network(family=...) and a mask token",
         ),
-        "uniform-diffusion": Traits("UniformDiffusion", sized=False, bare_pass=False),
+        "uniform-diffusion": Traits("UniformDiffusion", forces="anywhere", sized=False, bare_pass=False),
     },
 )
 """Every family by name; `FAMILIES.register(name)(Traits(...))` adds one."""
