@@ -70,6 +70,7 @@ TESTS = (
     "test_guard.py::test_the_default_training_reconstructs_harmless_signals_in_seconds",
     "test_harden.py::test_long_prompts_are_in_the_first_round_only_where_a_limit_is_given",
     "test_harden.py::test_prompts_of_ones_own_set_the_limit",
+    "test_hardened_study.py::test_the_command_and_the_report_say_what_was_used",
     "test_hostile.py::",
     "test_last_line.py::test_few_open_files_are_enough_or_one_line",
     "test_litellm_guardrail.py::test_answers_are_judged_as_on_a_recording_of_them",

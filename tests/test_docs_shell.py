@@ -36,6 +36,7 @@ ELSEWHERE = {
     "demur demo": "minutes: test_demo.py",
     "demur study paper": "minutes: test_paper.py",
     "demur harden": "minutes: test_harden.py",
+    "demur study MODEL --harden": "minutes: test_hardened_study.py",
     "demur guard score runs/hard": "what `demur harden` wrote: test_harden.py",
     "demur serve": "a server runs until it is stopped: test_serve_clients.py, test_recipes.py",
     "demur guard push": "writes to the Hub: test_sharing.py",

@@ -55,6 +55,19 @@ def run_options(attention: str | None, compiled: bool, device_map: str | None, c
     return {name: value for name, value in found.items() if value}
 
 
+def harden_options(harden: bool, rounds: int | None) -> dict[str, Any]:
+    """Arguments of `run_study` for the shipped material; only what was asked for."""
+    if not harden:
+        if rounds is not None:
+            raise InputError("--harden-rounds says how much material --harden uses; give --harden too")
+        return {}
+    from demur.studies.hardening import check_choices
+
+    found: dict[str, Any] = {"harden": True} | ({} if rounds is None else {"harden_rounds": rounds})
+    check_choices(found.get("harden_rounds", 1), ())
+    return found
+
+
 def read_options(column: list[str] | None, label: list[str] | None, encoding: str) -> ReadOptions:
     """How the prompt files are to be read."""
     from demur.prompts import ReadOptions

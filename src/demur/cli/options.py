@@ -83,6 +83,12 @@ AllowUnverified = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no news, no bar and no tables.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON on stdout, and news on stderr.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print the numbers as CSV on stdout, and news on stderr.")]
+Harden = Annotated[
+    bool, typer.Option("--harden", help="Fit guards on the shipped training material too, and compare them.")
+]
+HardenRounds = Annotated[
+    int | None, typer.Option(help="How much of the material: 1 to 8, by default all; about 260 generations each.")
+]
 Plugin = Annotated[
     list[str] | None,
     typer.Option(

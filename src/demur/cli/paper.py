@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from demur.cli.arguments import chat_options, judge_of, load_model, read_options, run_options
+from demur.cli.arguments import chat_options, harden_options, judge_of, load_model, read_options, run_options
 from demur.cli.bar import watched
 from demur.cli.engines import (
     EngineName,
@@ -34,6 +34,8 @@ from demur.cli.options import (
     Dtype,
     Encoding,
     FamilyName,
+    Harden,
+    HardenRounds,
     JudgeCache,
     JudgeKeyEnv,
     JudgeModel,
@@ -93,6 +95,8 @@ def study_paper(
     column: Column = None,
     label: Label = None,
     encoding: Encoding = "utf-8",
+    harden: Harden = False,
+    harden_rounds: HardenRounds = None,
     plugin: Plugin = None,
     quiet: Quiet = False,
     allow_unverified: AllowUnverified = False,
@@ -102,6 +106,7 @@ def study_paper(
     from demur.report import save_figures, write_paper, write_report
     from demur.studies.paper import run_paper
 
+    hardening = harden_options(harden, harden_rounds)
     chat = chat_options(system, no_system, template, template_arg, family=family)
     chat |= run_options(attention, compiled, device_map, cache_kind)
     with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating:
@@ -125,6 +130,7 @@ def study_paper(
                 check=check,
                 read=read_options(column, label, encoding),
                 say=told.say,
+                **hardening,
             )
     for subject in found.subjects:
         for one in (subject.study, *([subject.ordered] if subject.ordered else [])):

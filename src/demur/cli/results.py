@@ -52,6 +52,23 @@ def study_tables(study: Study) -> list[Table]:
     return [Table("Rates by group, with 95% intervals", ["group", "n", *map(_spelled, names)], rows), *_guards(study)]
 
 
+def hardening_facts(study: Study) -> dict[str, Any]:
+    """What a study keeps of the shipped material; empty where it used none."""
+    kept = study.settings.get("hardening")
+    return {"hardening": kept} if kept else {}
+
+
+def hardening_lines(study: Study) -> list[str]:
+    """What the hardened guards were fitted on, a line each, and for each attack what of it resembles the attack."""
+    from demur.report.parts.groups import attacks
+    from demur.report.study.hardened import hardening_words, kept_of, resembling_words
+
+    if not kept_of(study):
+        return []
+    resembling = [f"resembles {attack}: {resembling_words(study, attack)}" for attack in attacks(study)]
+    return [*hardening_words(study), *resembling]
+
+
 def _guards(study: Study) -> list[Table]:
     found = study.detection[study.detection["subset"] == "all"]
     groups = list(dict.fromkeys(found["group"]))

@@ -11,7 +11,16 @@ from typing import Annotated
 
 import typer
 
-from demur.cli.arguments import chat_options, judge_of, layer_of, load_model, read_options, run_options, sampler_of
+from demur.cli.arguments import (
+    chat_options,
+    harden_options,
+    judge_of,
+    layer_of,
+    load_model,
+    read_options,
+    run_options,
+    sampler_of,
+)
 from demur.cli.bar import watched
 from demur.cli.engines import (
     EngineName,
@@ -37,6 +46,8 @@ from demur.cli.options import (
     Dtype,
     Encoding,
     FamilyName,
+    Harden,
+    HardenRounds,
     JudgeCache,
     JudgeKeyEnv,
     JudgeModel,
@@ -106,6 +117,8 @@ def study(
     encoding: Encoding = "utf-8",
     example: Annotated[list[str] | None, typer.Option(help="Id of a prompt to draw the signal of; repeatable.")] = None,
     show_text: Annotated[bool, typer.Option(help="Let the report contain prompts and model text.")] = False,
+    harden: Harden = False,
+    harden_rounds: HardenRounds = None,
     plugin: Plugin = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -115,7 +128,7 @@ def study(
     """The main job: record, anchors, signal, rates, guard and a report."""
     told = Output(quiet, as_json, as_csv)
     told.say(f"reading {prompts}, then {model}")
-    from demur.cli.results import study_numbers, study_tables
+    from demur.cli.results import hardening_facts, hardening_lines, study_numbers, study_tables
     from demur.files.writing import write_whole
     from demur.report import save_figures, signal_figure, write_report
     from demur.report.parts.look import render
@@ -126,6 +139,7 @@ def study(
     chat = chat_options(system, no_system, template, template_arg, mode, family)
     chat |= run_options(attention, compiled, device_map, cache_kind)
     read = read_options(column, label, encoding)
+    hardening = harden_options(harden, harden_rounds)
     sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
     shown = {one: example_set(one, sets, prompts) for one in example or []}
     with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating:
@@ -149,6 +163,7 @@ def study(
                 check=check,
                 read=read,
                 say=told.say,
+                **hardening,
             )
     told.say("figures and report")
     save_figures(found, out / "figures")
@@ -157,6 +172,8 @@ def study(
         write_whole(out / "figures" / f"signal-{place}.png", render(signal_figure(found, place), "png"))
         told.say(f"signal of {name}: {out / 'figures' / f'signal-{place}.png'}")
     report = write_report(found, out / "report.html", show_text=show_text)
-    told.numbers({"out": str(out), "model": model}, study_numbers(found), study_tables(found))
+    told.numbers({"out": str(out), "model": model, **hardening_facts(found)}, study_numbers(found), study_tables(found))
+    for line in hardening_lines(found):
+        told.say(line)
     told.say(f"report: {report}")
     told.say(f"every generation, step by step: demur view {shlex.quote(str(out))}")

@@ -27,11 +27,18 @@ class TakesShards(Protocol):
 
 
 class Shown:
-    """A recording that shows each shard to others while its phi is read; for a reader that reads once."""
+    """A recording that shows each shard to others while its phi is read; for a reader that reads once.
 
-    def __init__(self, recording: Recording, others: Sequence[TakesShards]) -> None:
+    layers : indices of the recorded layers that the reader sees; by default all of them.
+    """
+
+    def __init__(
+        self, recording: Recording, others: Sequence[TakesShards], layers: Sequence[int] | None = None
+    ) -> None:
         self.recording, self.others = recording, others
-        self.provenance, self.table = recording.provenance, recording.table
+        seen = recording.layers if layers is None else tuple(layers)
+        self.provenance, self.table = replace(recording.provenance, layers=seen), recording.table
+        self._places = None if seen == recording.layers else [recording.layers.index(layer) for layer in seen]
 
     def phi_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """As `Recording.phi_batches`."""
@@ -39,7 +46,7 @@ class Shown:
             for other in self.others:
                 other.add(shard)
             for _, phi in shard.phi_batches():
-                yield shard.rows, phi
+                yield shard.rows, phi if self._places is None else phi[:, :, self._places]
 
 
 class Held:

@@ -6,7 +6,7 @@ kind. Every round is a recording of its own, so a run resumes, and goes on with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from demur.hardening import ATTACK_NAMES, WRAPPERS, resembling
 from demur.models import Layer, Model
 from demur.prompts import Prompt
 from demur.recording import Recording, record
+from demur.recording.derived import derive
 from demur.recording.progress import planned
 from demur.samplers import Sampler
 from demur.signal import Signal
@@ -43,7 +44,8 @@ from demur.studies.material import (
     tasks,
 )
 from demur.studies.study.controls import fitting
-from demur.studies.study.directions import LOOKS
+from demur.studies.study.directions import LOOKS, STATES, placed, states_deriver
+from demur.studies.study.fewer import fewer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,35 +144,52 @@ def harden(
     out = Path(out)
     chosen_layers = default_layers(model) if layers is None else layers
     made = sampler or model.default_sampler(steps=32, seed=seed)
+    every = sets_of(model, made, rounds, seed, longest=longest, with_rest=with_rest)
+    if calibration:
+        every[OWN] = fitting(model, made, calibration)
+    arguments: dict[str, Any] = {"layers": chosen_layers, "batch_size": batch_size, "resume": resume}
+    recordings = record_sets(model, made, every, out, say=say, progress=progress, **arguments)
+    own = recordings.pop() if calibration else None
+    found = fit_hardened(read_material(recordings, seed, own), kinds, quantile=quantile, by_kind=by_kind, say=say)
+    found.save(out)
+    return found
+
+
+def sets_of(
+    model: Model,
+    sampler: Sampler,
+    rounds: int,
+    seed: int = 0,
+    *,
+    longest: int | None = None,
+    with_rest: bool = True,
+) -> dict[str, list[Prompt]]:
+    """The prompts of the material that fit the model's context, by the name of their recording; see `harden`."""
     every = {f"round-{number + 1}": prompts_of(number, seed)[0] for number in range(rounds)}
     if longest is not None:
         for name in list(every)[1:]:
             every[name] = [prompt for prompt in every[name] if _tokens(model, prompt) <= longest]
     if with_rest:
         every |= {"rest": rest(seed), TASKS: [prompt for part in tasks(seed) for prompt in part]}
-    if calibration:
-        every[OWN] = list(calibration)
-    every = {name: fitting(model, made, prompts) for name, prompts in every.items()}
+    return {name: fitting(model, sampler, prompts) for name, prompts in every.items()}
+
+
+def record_sets(
+    model: Model,
+    sampler: Sampler,
+    every: Mapping[str, Sequence[Prompt]],
+    out: Path,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> list[Recording]:
+    """A recording of each, in ``out/recordings``; those that are there are read. options : further ones of `record`."""
     recordings = []
     with planned(sum(map(len, every.values()))):
         for name, prompts in every.items():
-            recordings.append(
-                record(
-                    model,
-                    prompts,
-                    made,
-                    layers=chosen_layers,
-                    batch_size=batch_size,
-                    out=out / "recordings" / name,
-                    resume=resume,
-                    progress=progress,
-                )
-            )
+            recordings.append(record(model, prompts, sampler, out=out / "recordings" / name, **options))
             say(f"{name}: {len(recordings[-1])} prompts")
-    own = recordings.pop() if calibration else None
-    found = fit_hardened(read_material(recordings, seed, own), kinds, quantile=quantile, by_kind=by_kind, say=say)
-    found.save(out)
-    return found
+    return recordings
 
 
 def _tokens(model: Model, prompt: Prompt) -> int:
@@ -223,10 +242,11 @@ def read_material(recordings: Sequence[Recording], seed: int = 0, own: Recording
     tables = [
         _told(recording.table).assign(held_out=lambda rows: rows["id"].isin(held_out)) for recording in recordings
     ]
-    if own is not None:
-        recordings = [*recordings, own]
-        tables.append(_told(own.table).assign(kind=OWN, family=OWN, held_out=True))
     states = [states_of(recording, LOOKS) for recording in recordings]
+    if own is not None:  # of a study it may hold further layers, and very many prompts
+        layers, rows = recordings[0].layers, fewer(len(own))
+        states.append(placed(derive(own, [states_deriver(own, layers)])[STATES], own, layers))
+        tables.append(_told(own.table.iloc[rows]).assign(kind=OWN, family=OWN, held_out=True))
     joined = np.concatenate([np.asarray(one) for one in states])
     return Material(Signal(joined, states[0].provenance), pd.concat(tables, ignore_index=True))
 

@@ -14,6 +14,7 @@ from demur.files.listed import FILES
 from demur.report.parts.groups import ALL_ATTACKS, HARMFUL, RATE_COLUMNS, attacks, name_of
 from demur.report.parts.labels import NOT_MEASURED, Cell, area, percent, percent_of, plain
 from demur.studies.study.detectors import DIRECTION, SRI, TEXT
+from demur.studies.study.hardened import HARDENED
 from demur.studies.study.results import Study
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 RATE_NAMES = {"RR": "refused (RR)", "RR with guard": "refused or flagged", "IRR": "internal recovery (IRR)"}
 
-SHOWN = (SRI, DIRECTION, TEXT)
+SHOWN = (SRI, DIRECTION, TEXT, HARDENED)
 """The detectors with columns of their own, where a row is an attack."""
 
 

@@ -14,6 +14,7 @@ from demur.report.parts.labels import NOT_MEASURED, Cell, area, correlation, per
 from demur.report.parts.tables import Table, mean_area, mean_auroc
 from demur.studies.study.controls import PREFIX, WRAPPED
 from demur.studies.study.detectors import MAIN, SRI
+from demur.studies.study.hardened import HARDENED
 from demur.studies.study.rates import pooled_rate
 from demur.studies.study.results import Study
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WRAPPED_HEADLINE = ("harmless in attack wrappers flagged", "mean AUROC against harmless in the same wrapper")
+SHOWN = (*MAIN, HARDENED)
+"""The detectors that the controls are shown for."""
 LENGTHS = {"prompt_tokens": "length of the prompt", "answer_tokens": "length of the answer"}
 
 
@@ -38,8 +41,8 @@ def compared_table(study: Study) -> Table:
 
 
 def controls_table(study: Study) -> Table:
-    """A row a control, under the plain harmless test prompts: flagged, and attacks told from it, by either guard."""
-    rows, names = study.controls, [name for name in _names(study.controls) if name in MAIN]
+    """A row a control, under the plain harmless test prompts: flagged, and attacks told from it, by each of `SHOWN`."""
+    rows, names = study.controls, [name for name in _names(study.controls) if name in SHOWN]
     columns = [(name, column) for name in names for column in ("flagged", "AUROC of attacks")]
     caption = "Harmless prompts that are flagged, and how well attacks are told from them"
     if not names:
@@ -53,8 +56,8 @@ def controls_table(study: Study) -> Table:
 
 
 def correlations_table(study: Study) -> Table:
-    """A row a kind of length: Spearman's correlation of either guard's score with it, over harmless test prompts."""
-    rows, names = study.correlations, [name for name in _names(study.correlations) if name in MAIN]
+    """A row a kind of length: Spearman's correlation of the scores of `SHOWN` with it, over harmless test prompts."""
+    rows, names = study.correlations, [name for name in _names(study.correlations) if name in SHOWN]
     body = []
     for length, words in LENGTHS.items() if names else ():
         found = (rows[(rows["detector"] == name) & (rows["length"] == length)] for name in names)

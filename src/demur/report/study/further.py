@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from demur.dynamics import FIELDS
 from demur.report.parts.labels import Cell, percent, plain
 from demur.report.parts.tables import Table
+from demur.studies.study.hardened import FOLDER
 from demur.studies.study.results import Study
 from demur.studies.study.tables import STUDY_TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PLACED = frozenset({"rates", "detection", "false_positives", "controls", "correlations", "streaming", "projection"})
+PLACED = frozenset(
+    {"rates", "detection", "false_positives", "controls", "correlations", "streaming", "projection", FOLDER}
+)
 """The tables that stand elsewhere on the page."""
 TEXTS = ("prompt", "text", "goal")
 MOST = 100

@@ -38,6 +38,7 @@ from demur.report.study.detectors import (
     wrapped_headline,
 )
 from demur.report.study.further import further_tables, missing_words
+from demur.report.study.hardened import hardening_section
 from demur.studies.study.results import Study
 
 HEADLINE = (
@@ -131,6 +132,7 @@ def _context(study: Study, show_text: bool) -> dict[str, Any]:
         "threshold": measured((study.settings.get("guard") or {}).get("threshold")),
         "compliance": plain(study.settings.get("compliance", 0.5)),
         "check": check_section(study),
+        "hardening": hardening_section(study),
         "further": further_tables(study, show_text),
         "missing": missing_words(study),
         "settings": settings_sections(study),

@@ -24,6 +24,7 @@ from demur.judges import Judge
 from demur.models import Layer, Model
 from demur.prompts import ReadOptions, write_prompts
 from demur.recording.engine import Engine
+from demur.studies.material import ROUNDS
 from demur.studies.paper.material import PaperMaterial
 from demur.studies.paper.subject import Subject
 from demur.studies.paper.tables import PAPER_TABLES
@@ -65,6 +66,8 @@ def run_paper(
     resume: bool = True,
     check: bool = True,
     read: ReadOptions | None = None,
+    harden: bool = False,
+    harden_rounds: int = ROUNDS,
     say: Callable[[str], None] = lambda line: None,
 ) -> Paper:
     """Run the protocol for every model, one in memory at a time.
@@ -72,6 +75,7 @@ def run_paper(
     models : Hub ids, folders, .gguf files or bundled names, each loaded by `load`. prompts : as in `run_study`.
     engine : what generates in place of demur's own loop, but where a defense is timed; see `record`.
     guard_models : Hub ids or folders of chat guards to compare, such as Llama Guard.
+    harden, harden_rounds : as in `run_study`, for the model under its own sampler.
     Raises `InputError` for two models whose names end alike, and as `run_study` does.
     """
     out = Path(out)
@@ -89,7 +93,8 @@ def run_paper(
         common: dict[str, Any] = {**arguments, "layers": LAYERS, "judge": judge, "resume": resume, "say": told}
         common |= {"check": check, "engine": engine}
         sampler = model.default_sampler(steps=steps, seed=seed)
-        study = run_study(model, prepared, folder / "own", sampler=sampler, **common)
+        hardening: dict[str, Any] = {"harden": harden, "harden_rounds": harden_rounds}
+        study = run_study(model, prepared, folder / "own", sampler=sampler, **common, **hardening)
         ordered = None
         left = sampler.from_left()
         if left is not None:

@@ -17,9 +17,11 @@ from demur.guards import SRIGuard
 from demur.judges import CompliesJudge, Judge
 from demur.recording import Recording
 from demur.signal import Anchors
+from demur.studies.hardening import Hardened
 from demur.studies.study.derivers import Derived, derived_from
 from demur.studies.study.detection import Detector
 from demur.studies.study.detectors import detectors_of, fit_guard
+from demur.studies.study.hardened import FOLDER, by_kind, probe_of, told, with_hardened
 from demur.studies.study.made import Anchored, Made
 from demur.studies.study.material import Material
 from demur.studies.study.recovery import judged_rates
@@ -38,19 +40,22 @@ def analyse(
     judge: Judge | None = None,
     seed: int = 0,
     out: Path | None = None,
+    hardened: Hardened | None = None,
 ) -> Study:
     """All that follows from recordings and anchors: signals, guards, and every table of `STUDY_TABLES`.
 
     recordings : by prompt set; each of their shards is read at most once. judge : as in `run_study`. out : folder to
-        save the guards in, if any.
+        save the guards in, if any. hardened : guards that were fitted on the shipped material, to be compared too.
     """
     anchors = anchored.anchors
     kept = {name: recording for name, recording in recordings.items() if not name.startswith("anchors_")}
-    derived = derived_from(kept, anchors, anchored.harmful, quantile)
+    derived = derived_from(kept, anchors, anchored.harmful, quantile, probe_of(hardened) if hardened else None)
     assert derived.directions is not None  # harmful states were given
     signals, texts = derived.signals, derived.texts
     guard = fit_guard(signals, quantile, seed)
     compared = detectors_of(guard, derived, derived.directions, quantile=quantile, seed=seed)
+    if hardened:
+        compared = with_hardened(compared, hardened, derived)
     if out is not None:
         compared.save(out)
     sigma, text_sigma = (np.concatenate([np.asarray(one) for one in sets.values()]) for sets in (signals, texts))
@@ -61,16 +66,21 @@ def analyse(
         [kept[name] for name in tested], judge, [derived.predicted[name] for name in tested]
     )
     material = Material(
-        kept, anchors, derived, generations, sigma, text_sigma, compared.detectors, compared.stops, judged
+        kept, anchors, derived, generations, sigma, text_sigma, compared.detectors, compared.stops, judged, hardened
     )
+    settings = {**describe(recordings, anchors, guard, seed), "judge": {**judge.describe(), **verdicts}}
+    tables = {kind.name: kind.make(material) for kind in STUDY_TABLES.in_order()}
+    if hardened:
+        attacks = generations.loc[generations["set"] == "test_attacks", "group"].unique().tolist()
+        settings[FOLDER], tables[FOLDER] = told(hardened, attacks), by_kind(hardened)
     return Study(
-        settings={**describe(recordings, anchors, guard, seed), "judge": {**judge.describe(), **verdicts}},
+        settings=settings,
         generations=generations,
         scores=pd.DataFrame({detector.name: detector.scores for detector in compared.detectors}),
         signals=sigma,
         text_signals=text_sigma,
         references=anchored.references,
-        tables={kind.name: kind.make(material) for kind in STUDY_TABLES.in_order()},
+        tables=tables,
         made=Made(recordings, anchors, compared.guards, compared.text_guard, derived.by_layer, texts),
     )
 
@@ -94,7 +104,7 @@ def describe(recordings: dict[str, Recording], anchors: Anchors, guard: SRIGuard
         "model": made.model,
         "fingerprint": made.fingerprint,
         "sampler": dict(made.sampler),
-        "layers": list(made.layers),
+        "layers": list(anchors.layers),
         "chat_format": dict(made.chat_format),
         "versions": dict(made.versions),
         "counts": {name: len(recording) for name, recording in recordings.items()},

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from demur.guards import DirectionGuard, states_among, states_of
+from demur.guards import DirectionGuard, LinearGuard, states_among, states_of
 from demur.guards.calibration import warned_already
 from demur.guards.places import plain, said
 from demur.recording import Recording
@@ -28,30 +28,36 @@ TRAIN, CALIBRATION = "guard_train_harmless", "guard_calibration_harmless"
 
 @dataclass(frozen=True)
 class Directions:
-    """The direction guard, and one of the same kind at every look, which a streaming guard watches."""
+    """The direction guard, and one of the same kind at every look, which a streaming guard watches.
 
-    direction: DirectionGuard
-    looking: DirectionGuard
+    name : what their derived errors are called; other linear guards that look at places of `LOOKS` have other names.
+    """
+
+    direction: LinearGuard
+    looking: LinearGuard
+    name: str = "direction"
 
     def derivers(self) -> list[Deriver]:
-        """The errors of both: "direction" ``[n]``, and "direction_looks" ``[n, looks]``."""
+        """The errors of both: `name` ``[n]``, and `name` with "_looks" behind it ``[n, looks]``."""
         return [
-            Deriver("direction", lambda shard: self.error(self._states(shard)), {"guard": self.direction.fingerprint}),
+            Deriver(self.name, lambda shard: self.error(self._states(shard)), {"guard": self.direction.fingerprint}),
             Deriver(
-                "direction_looks", lambda shard: self.looks(self._states(shard)), {"guard": self.looking.fingerprint}
+                f"{self.name}_looks",
+                lambda shard: self.looks(self._states(shard)),
+                {"guard": self.looking.fingerprint},
             ),
         ]
 
     def error(self, states: Signal) -> np.ndarray:
         """The errors of the direction guard, of states at `LOOKS`."""
-        return np.asarray(self.direction.errors(states_among(states, LOOKS)))
+        return np.asarray(self.direction.errors(states_among(states, LOOKS, self.direction.places)))
 
     def looks(self, states: Signal) -> np.ndarray:
         """The error at every look."""
         return np.asarray(self.looking.place_errors(states))
 
     def watched(self, values: np.ndarray, recording: Recording) -> Signal:
-        """Derived errors at every look as `DirectionGuard.place_errors` gives them."""
+        """Derived errors at every look as `LinearGuard.place_errors` gives them."""
         return Signal(values, self.looking.describe(recording.provenance))
 
     def _states(self, shard: Shard) -> Signal:

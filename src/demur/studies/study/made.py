@@ -5,7 +5,7 @@ In: two recordings for the anchors, with one read of each. Out: `Anchored`. `Mad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,16 +52,18 @@ class Made:
     texts: Sets
 
 
-def anchored_by(harmless: Recording, harmful: Recording) -> Anchored:
+def anchored_by(harmless: Recording, harmful: Recording, recorded: Sequence[int] | None = None) -> Anchored:
     """Anchors, references and harmful states with one read of both recordings.
 
+    recorded : indices of the layers that are read, by default all that were recorded.
     References need the anchors, which need all states: those of the highest layer stay in memory in between, or are
     read a second time where they are more than `MOST_HELD` bytes a recording.
     """
-    layers = read_layers(harmful.layers)
-    held = [Held(recording, max(recording.layers)) for recording in (harmless, harmful)]
+    read = tuple(harmful.layers if recorded is None else recorded)
+    layers = read_layers(read)
+    held = [Held(recording, max(read)) for recording in (harmless, harmful)]
     gathering = Gathering(harmful, [states_deriver(harmful, layers)])
-    anchors = Anchors.fit(Shown(harmless, held[:1]), Shown(harmful, [held[1], gathering]))
+    anchors = Anchors.fit(Shown(harmless, held[:1], read), Shown(harmful, [held[1], gathering], read))
     means = []
     for one, (_, refused) in zip(held, SIDES, strict=True):
         chosen = one.table["refused"].to_numpy(dtype=bool) == refused

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from demur.recording import Recording
     from demur.signal import Anchors
+    from demur.studies.hardening import Hardened
     from demur.studies.study.derivers import Derived
 
 
@@ -29,7 +30,8 @@ class Material:
     recordings : by prompt set, those of the anchors left out. derived : what was computed from their shards.
     generations, signals, text_signals : as in `Study`, a row a generation. detectors : each with a score a generation.
     stops : for each streaming guard, alpha and the step at which each generation would be stopped, 0 for never.
-    judged : the rates that the judge gives, in the columns of the table "rates".
+    judged : the rates that the judge gives, in the columns of the table "rates". hardened : the guards that were fitted
+    on the shipped material, where the study was asked for them.
     """
 
     recordings: Mapping[str, Recording]
@@ -41,6 +43,7 @@ class Material:
     detectors: Sequence[Detector]
     stops: Mapping[str, tuple[float, np.ndarray]]
     judged: pd.DataFrame
+    hardened: Hardened | None = None
 
     @property
     def steps(self) -> int:
@@ -50,7 +53,7 @@ class Material:
 
 TAKEN = frozenset(
     {"settings", "generations", "scores", "signals", "text_signals", "references", "tables", "path", "made"}
-    | {"steps", "missing", "save", "with_tables"}
+    | {"steps", "missing", "save", "with_tables", "hardening"}
 )
 """What a `Study` itself holds under these names."""
 

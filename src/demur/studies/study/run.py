@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,13 +20,16 @@ from demur.judges import Judge
 from demur.models import Layer, Model
 from demur.prompts import ReadOptions
 from demur.recording import Recording, record
-from demur.recording.arguments import as_model, chosen_sampler
+from demur.recording.arguments import as_model, chosen_sampler, layer_indices
 from demur.recording.engine import Engine
 from demur.recording.progress import planned
 from demur.samplers import Sampler
+from demur.studies.material import ROUNDS
 from demur.studies.study.analysis import analyse
 from demur.studies.study.checked import LEFT_OUT, checked
 from demur.studies.study.controls import PREFIX, fitting
+from demur.studies.study.directions import CALIBRATION
+from demur.studies.study.hardened import Hardening
 from demur.studies.study.made import anchored_by
 from demur.studies.study.prompt_sets import read_sets, require_anchor_prompts
 from demur.studies.study.results import SETTINGS, Study
@@ -56,6 +59,8 @@ def run_study(
     check: bool = True,
     progress: bool | None = None,
     read: ReadOptions | None = None,
+    harden: bool = False,
+    harden_rounds: int = ROUNDS,
     say: Callable[[str], None] = lambda line: None,
 ) -> Study:
     """Record every prompt set, fit anchors and guard, and measure.
@@ -68,6 +73,9 @@ def run_study(
     engine : what generates in place of demur's own loop; see `record`.
     check : run the quick check of `demur.check` first and stop where it fails; its result is in `Study.settings`.
     read : how the columns and labels of the prompt files are to be read, where they are not demur's.
+    harden : record `harden_rounds` rounds of the shipped material too, fit a probe guard and a streaming guard on it as
+        `demur.studies.harden` does, and compare them with the other guards. All recordings then hold their layers as
+        well; the study's own guards read `layers` all the same.
     say : called with a line of news after every part.
 
     Raises `InputError` where a set is missing or malformed, before anything is generated; where the model
@@ -84,6 +92,10 @@ def run_study(
             say(f"{name}: {len(sets[name]) - len(fit)} of {len(sets[name])} prompts do not fit the context; left out")
         sets[name] = fit
     sets = {name: prompts for name, prompts in sets.items() if prompts}
+    own = layer_indices(model, layers)
+    hardening = Hardening.of(model, sampler, harden_rounds, seed, sets[CALIBRATION]) if harden else None
+    indices = sorted({*own, *hardening.layers}) if hardening else own
+    recorded: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "resume": resume, "progress": progress}
     recordings: dict[str, Recording] = {}
 
     def record_set(name: str) -> Recording:
@@ -92,26 +104,27 @@ def run_study(
             model,
             sets.pop(name),  # which nobody needs once they are recorded
             sampler,
-            layers=layers,
-            batch_size=batch_size,
+            layers=indices,
             out=folder,
-            engine=engine,
-            resume=resume,
-            progress=progress,
+            **recorded,
         )
         refused = recordings[name].table["refused"]
         say(f"{name}: {len(refused)} prompts, {int(refused.sum())} refused")
         return recordings[name]
 
-    with locked(out), planned(sum(map(len, sets.values()))):
+    with locked(out), planned(sum(map(len, sets.values())) + (hardening.count if hardening else 0)):
         proof = checked(model, out, resume=resume, say=say) if check else LEFT_OUT
-        anchored = anchored_by(record_set("anchors_harmless"), record_set("anchors_harmful"))
+        anchored = anchored_by(record_set("anchors_harmless"), record_set("anchors_harmful"), own)
         for name in list(sets):
             record_set(name)
+        hardened = None
+        if hardening:
+            calibration = recordings[CALIBRATION]
+            hardened = hardening.fit(model, sampler, out, calibration, quantile=quantile, say=say, **recorded)
         say("guards, rates and tables")
         with switched(out, SETTINGS) as new:  # guards, anchors and tables of one study, or those of the one before
             anchored.anchors.save(new / "anchors.safetensors")
-            study = analyse(recordings, anchored, quantile=quantile, judge=judge, seed=seed, out=new)
+            study = analyse(recordings, anchored, quantile=quantile, judge=judge, seed=seed, out=new, hardened=hardened)
             settings = {**study.settings, "limit": limit, "check": proof, FILES: hashes_of(new)}
             study = replace(study, settings=settings, path=out)
             study.save(new)

@@ -1,0 +1,86 @@
+"""The section of a study's page on the guards that were fitted on the shipped material as well.
+
+In: what the study keeps of it. Out: sentences and tables; nothing for a study that was not asked for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from demur.report.parts.groups import attacks, name_of
+from demur.report.parts.labels import NOT_MEASURED, Cell, area, percent, plain
+from demur.report.parts.tables import Table
+from demur.studies.study.hardened import FOLDER, HARDENED
+from demur.studies.study.results import Study
+
+
+def hardening_section(study: Study) -> dict[str, Any] | None:
+    """The sentences, and the tables `attacks` and `kinds`; None for a study without hardened guards."""
+    if not kept_of(study):
+        return None
+    return {"sentences": hardening_words(study), "attacks": attacks_table(study), "kinds": kinds_table(study)}
+
+
+def kept_of(study: Study) -> Mapping[str, Any]:
+    """What the study says of the material; empty where it has no hardened guards."""
+    kept = study.settings.get(FOLDER)
+    return kept if isinstance(kept, Mapping) else {}
+
+
+def hardening_words(study: Study) -> list[str]:
+    """What the guards were fitted on, and the kinds of it that were used."""
+    kept = kept_of(study)
+    kinds = kept.get("kinds") or []
+    fitted = (
+        f"The hardened guards were fitted on more than this study's own sets: on {plain(kept.get('fitted_on'))} "
+        f"harmless and harmful prompts of the shipped training material, rounds used: {plain(kept.get('rounds'))}. "
+        f"{plain(kept.get('calibrated_on'))} prompts of the study's guard_calibration_harmless set their limits."
+    )
+    return [fitted, f"Kinds of the material that were used ({len(kinds)}): {plain(', '.join(map(str, kinds)))}."]
+
+
+def resembling_words(study: Study, attack: str) -> str:
+    """The kinds of the material that were used and go about it as the attack does."""
+    known = kept_of(study).get("resembling") or {}
+    if attack not in known:
+        return "not known: demur knows no attack of this name"
+    return plain(", ".join(known[attack]) or "none")
+
+
+def attacks_table(study: Study) -> Table:
+    """A row an attack: the kinds that resemble it, and what the hardened probe guard makes of it."""
+    rows = study.detection
+    rows = rows[(rows["detector"] == HARDENED) & (rows["subset"] == "all")]
+    body = []
+    for attack in attacks(study):
+        found: Any = next(rows[rows["group"] == attack].itertuples(), None)
+        body.append((name_of(attack), [Cell(resembling_words(study, attack)), *_measured(found)]))
+    heads = [("", name) for name in ("kinds that resemble it", "caught", "AUROC")]
+    return Table(f"Attacks, and what of the material resembles them ({HARDENED})", "attack", heads, body)
+
+
+def kinds_table(study: Study) -> Table:
+    """A row a kind of held-out harmless prompts of the material: the share that each hardened guard flags."""
+    rows = study.tables.get(FOLDER)
+    caption = "Held-out harmless prompts of the material that are flagged, by kind"
+    if rows is None or not len(rows):
+        return Table(caption, "kind", [], [])
+    names = list(dict.fromkeys(rows["detector"]))
+    of: dict[Any, Any] = {(row.detector, row.kind): row for row in rows.itertuples()}
+    body = []
+    for kind in dict.fromkeys(rows["kind"]):
+        found = [of[name, kind] for name in names if (name, kind) in of]
+        said = "sets the limit" if all(row.sets_limit for row in found) else "held out"
+        shares = [percent(row.value, row.low, row.high, int(row.count)) for row in found]
+        body.append((plain(kind), [Cell(said), *shares]))
+    return Table(caption, "kind", [("", "prompts"), *(("", name) for name in names)], body)
+
+
+def _measured(row: Any) -> list[Cell]:
+    if row is None:
+        return [Cell(NOT_MEASURED)] * 2
+    return [
+        percent(row.tpr, row.tpr_low, row.tpr_high, int(row.positives)),
+        area(row.auroc, row.auroc_low, row.auroc_high, int(row.positives), int(row.negatives)),
+    ]
