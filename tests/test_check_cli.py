@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import broken
 from demur import checks
 from demur.checks import check
+from demur.checks.batches import batch_row
+from demur.checks.bench import SHARED
 from demur.checks.cost import memory_row
 from demur.checks.texts import TEXT, words_of
 from demur.cli import app
 from demur.cli import check as cli_check
-from demur.models import Model
+from demur.models import Model, load
+from demur.samplers.uniform_diffusion.canvases import Canvases
 from test_check_rows import bench_of
 from test_uniform_diffusion import folder as uniform_folder
 
@@ -59,6 +63,24 @@ def test_uniform_diffusion_is_checked_in_batches_and_says_what_is_not_run(unifor
     assert rows["batch, shared"].outcome == rows["kill and resume"].outcome == "ok"
     assert rows["states"].note == "the states are those of the network's own generate"
     assert rows["speed"].outcome == "not run"
+
+
+def test_uniform_diffusion_is_compared_at_step_1_where_rounding_is_coarse(
+    uniform_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(uniform_folder, device="cpu", dtype="bfloat16")
+    row = batch_row(bench_of(model), SHARED)
+    assert row.outcome == "ok" and row.numbers["distance"] < 0.05
+    assert row.note.startswith("step 1 alone is compared")
+    fine = batch_row(bench_of(load(uniform_folder, device="cpu")), SHARED)
+    assert fine.outcome == "ok" and not fine.note and fine.numbers["same"] == fine.numbers["rows"]
+    seen = Canvases.__init__
+
+    def unmasked(self: Canvases, model: Model, ids: torch.Tensor, mask: torch.Tensor, *others: Any) -> None:
+        seen(self, model, ids, torch.ones_like(mask), *others)
+
+    monkeypatch.setattr(Canvases, "__init__", unmasked)
+    assert batch_row(bench_of(model), SHARED).outcome == "failed"
 
 
 def test_a_system_that_does_not_tell_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,9 @@ def test_rows_of_a_batch_give_what_each_gives_alone(model: Model) -> None:
             torch.testing.assert_close(one.phi[0], many.phi[row], atol=1e-5, rtol=0)
 
 
-def test_rows_of_a_batch_run_together_and_each_gives_what_generate_gives(model: Model) -> None:
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_rows_of_a_batch_run_together_and_each_gives_what_generate_gives(model: Model, attention: str) -> None:
+    model.network.set_attn_implementation(attention)
     with widths_of(model) as widths:
         found = run(model, MIXED, steps=8, response_length=2 * CANVAS, seed=3)
     assert widths == [len(MIXED)] * 8

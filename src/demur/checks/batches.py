@@ -15,6 +15,7 @@ from demur.checks.gaps import gap_of
 from demur.checks.result import Row
 from demur.checks.texts import long_row, rows_of
 from demur.checks.traces import Tally, Trace
+from demur.samplers import UniformDiffusion
 
 WINDOW_SHARE = 0.4
 """Most of the time there is that the row beyond the window may take."""
@@ -25,7 +26,7 @@ BESIDE = (2, 9)
 def batch_row(bench: Bench, kind: str) -> Row:
     """All prompts in one batch against each alone."""
     together, rows = bench.batch(kind), bench.rows[kind]
-    tally = Tally(bench.tolerance, gap_of(bench))
+    tally = _tally(bench)
     for place, alone in bench.alone(kind).items():
         tally.add(f"row {place + 1}", rows[place], together[place], alone)
     lengths = [len(row) for row in rows]
@@ -51,7 +52,7 @@ def early_row(bench: Bench) -> Row:
         together = bench.traces(rows, len(rows))
         # Where a response of blocks ends is the sampler's business, so that each row is run alone once more.
         again = bench.traces([rows[place] for place in alone], 1) if blockwise(bench.model) else None
-    tally = Tally(bench.tolerance, gap_of(bench))
+    tally = _tally(bench)
     expected = again or [_cut(whole, ending) for whole in alone.values()]
     for place, cut in zip(alone, expected, strict=True):
         tally.add(f"row {place + 1}", rows[place], together[place], cut)
@@ -83,10 +84,16 @@ def window_row(bench: Bench) -> Row:
         return Row(name, measured, outcome="not run", note=f"takes about {seconds:.0f} s; give {need:.1f} minutes")
     rows = [*rows_of(bench.model, BESIDE, shared=True), long_row(bench.model, least)]
     together = bench.traces(rows, len(rows))
-    tally = Tally(bench.tolerance, gap_of(bench))
+    tally = _tally(bench)
     for row, mine, theirs in zip(rows, together, bench.traces(rows, 1), strict=True):
         tally.add(f"the row of {len(row)} tokens", row, mine, theirs)
     return tally.row(name, f"{measured}: {', '.join(str(len(row)) for row in rows)} tokens in one batch")
+
+
+def _tally(bench: Bench) -> Tally:
+    """Where every token is drawn and rounding is coarse, rows part after step 1 without a fault."""
+    drawn = isinstance(bench.sampler, UniformDiffusion)
+    return Tally(bench.tolerance, gap_of(bench), first_alone=drawn and bench.tolerance.relative)
 
 
 def _ending(alone: Sequence[Trace]) -> int | None:

@@ -32,9 +32,8 @@ def speed_row(bench: Bench) -> Row:
     elif bench.model.traits.bare_pass:
         beside, other = "its forward passes alone", lambda: _passes(bench)
     else:
-        return Row(
-            "speed", "recording a batch", outcome="not run", note="recording is the network's own generate, watched"
-        )
+        note = "recording runs the parts of the network's own generate, and there is no bare pass beside it"
+        return Row("speed", "recording a batch", outcome="not run", note=note)
     times: dict[str, list[float]] = {"record": [], beside: []}
     for _ in range(ROUNDS):
         for name, run in (("record", recorded), (beside, other)):

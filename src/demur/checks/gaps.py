@@ -19,7 +19,7 @@ from demur.samplers.masked_diffusion.confidence import guess
 
 
 def gap_of(bench: Bench) -> Gap:
-    """The gap function of a family; with uniform diffusion, whose draws are of the network, no difference is a tie."""
+    """The gap function of a family; with uniform diffusion, which draws every token, no difference is a tie."""
     if bench.model.traits.left_to_right:
         return lambda prompt, one, other, step: _token_gap(bench.model, prompt, one, other, step)
     if isinstance(bench.sampler, MaskedDiffusion | BlockDiffusion):

@@ -106,8 +106,8 @@ class Canvases:
             input_ids=ids, attention_mask=mapping, past_key_values=self.cache, position_ids=places
         )
         with self._draws():
-            self.canvas, self.conditioning, self.mapping, _ = self.network._prepare_denoiser_inputs(
-                decoder_attention_mask=self.seen[self.rows, : before + self.length],
+            self.canvas, self.conditioning, _, _ = self.network._prepare_denoiser_inputs(
+                decoder_attention_mask=None,
                 past_key_values=self.cache,
                 sampler=self.sampler,
                 diffusion_stopping_criteria=self.stopping,
@@ -117,6 +117,7 @@ class Canvases:
             )
         wanted = self._wanted()
         self.canvas = self.draft = torch.where(wanted == FREE, self.canvas, wanted)
+        self.mapping = self._mask()
 
     def denoise(self, going: torch.Tensor, left: int) -> Denoised | None:
         """One step for the rows still going ``[batch]`` whose canvas is not done; None where there are none.
@@ -194,9 +195,13 @@ class Canvases:
         self.live_cache = copy(self.live_cache)
         self.live_cache.layers = [copy(layer) for layer in self.live_cache.layers]
         self.live_cache.batch_select_indices(kept)
-        self.mapping = self.network.model.decoder.create_diffusion_decoder_attention_mask(
+        self.mapping = self._mask()
+
+    def _mask(self) -> Any:
+        """The attention masks of the next pass: what `generate` makes, but of floats, which eager attention needs."""
+        return self.network.model.decoder.create_diffusion_decoder_attention_mask(
             config=self.network.config,
-            inputs_embeds=self.canvas.unsqueeze(-1),
+            inputs_embeds=self.canvas.new_empty((*self.canvas.shape, 0), dtype=self.network.dtype),
             past_key_values=self.live_cache,
             decoder_attention_mask=self.seen[self.live, : self.prompt + self.place.stop],
         )
