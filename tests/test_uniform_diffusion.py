@@ -323,7 +323,10 @@ def test_forced_tokens_are_what_generate_gives_with_them_on_its_canvas_and_certa
         logits_processor=LogitsProcessorList([Certain(wanted)]),
     )
     assert steps[-1].committed[0].tolist() == expected
-    assert all(step.predicted[0, place] == token for step in steps for place, token in wanted.items())
+    for step in steps:
+        assert torch.equal(step.predicted[forced >= 0], forced[forced >= 0])
+        assert torch.equal(step.committed[forced >= 0], forced[forced >= 0])
+        assert torch.equal(step.is_committed, (forced >= 0) | (step.index == 6))
     free = run(model, [PROMPT], steps=6, response_length=CANVAS, seed=3)
     assert not torch.allclose(free[0].phi, steps[0].phi)  # the first pass sees them
 
@@ -334,7 +337,8 @@ def test_tokens_are_forced_in_later_canvases_and_rows_of_a_batch_are_forced_each
     forced = torch.full((2, 2 * CANVAS), -1)
     forced[0, [3, CANVAS + 2]] = torch.tensor([40, 41])
     found = list(sampler.steps(model, ids, prefill=forced))
-    assert found[-1].committed[0, [3, CANVAS + 2]].tolist() == [40, 41]
+    assert all(step.predicted[0, [3, CANVAS + 2]].tolist() == [40, 41] for step in found)
+    assert found[-1].committed[0, [3, CANVAS + 2]].tolist() == [40, 41] and found[-1].is_committed.all()
     assert found[-1].committed[1].tolist() == generated(
         model, ids[1].tolist(), 3, max_new_tokens=2 * CANVAS, max_denoising_steps=3
     )
@@ -345,7 +349,8 @@ def test_tokens_are_forced_in_later_canvases_and_rows_of_a_batch_are_forced_each
 def test_an_end_in_front_of_a_forced_token_ends_the_response(model: Model) -> None:
     sampler = UniformDiffusion(steps=2, response_length=CANVAS)
     last = list(sampler.steps(model, torch.tensor([PROMPT]), prefill=[[9, 1, 9]]))[-1]
-    assert last.is_committed[0].tolist() == [True, True] + [False] * (CANVAS - 2)
+    assert last.is_committed[0].tolist() == [True, True, True] + [False] * (CANVAS - 3)
+    assert last.committed[0].tolist() == [9, 1, 9] + [0] * (CANVAS - 3)
 
 
 def test_a_prefill_and_an_infill_are_recorded(model: Model) -> None:

@@ -15,6 +15,7 @@ from demur.errors import InputError
 from demur.looks import Looks
 from demur.models import Layer, Model
 from demur.samplers.step import (
+    FREE,
     Pooling,
     Prefill,
     Sampler,
@@ -44,9 +45,10 @@ class UniformDiffusion(Sampler):
     Temperatures, entropy bound and stopping thresholds are those of the network's generation config.
     `predicted` is the draft of the current canvas (the arg-max), pad in later ones. A canvas is committed
     when its denoising is over, up to end-of-sequence; what the network fills in behind that is not.
-    Forced tokens stand on their canvas from its first pass, and the network's logits are set to them at every step;
-    an end-of-sequence token in front of them ends the response all the same. The prompt is read apart from the
-    canvas, so there is no look 0; the window of a look is the end of the current canvas.
+    Forced tokens stand on their canvas from its first pass, and the network's logits are set to them at every step.
+    They are committed from step 1 on; an end-of-sequence token in front of them ends the response all the same.
+    The prompt is read apart from the canvas, so there is no look 0; the window of a look is the end of the current
+    canvas.
     """
 
     family = "uniform-diffusion"
@@ -121,8 +123,9 @@ class _Seen:
         self.canvases, self.latest_positions = canvases, latest
         drafts = canvases.drafts
         self.eos = torch.tensor(model.eos_token_ids, dtype=torch.int64, device=drafts.device)
-        self.committed = torch.full_like(drafts, model.pad_token_id)
-        self.is_committed = torch.zeros_like(drafts, dtype=torch.bool)
+        self.forced, self.is_forced = canvases.forced, canvases.forced != FREE
+        self.committed = self.forced.masked_fill(~self.is_forced, model.pad_token_id)
+        self.is_committed = self.is_forced.clone()
         self.phi = torch.zeros(len(drafts), layers, model.width, device=drafts.device)
         self.window, self.sums = self.phi.clone(), self.phi.clone()  # sums over the positions of finished canvases
 
@@ -134,14 +137,19 @@ class _Seen:
         self.phi[rows], self.window[rows] = sums / place.stop, torch.stack(latest, dim=1)
         over = rows[done.over]
         self.sums[over] = sums[done.over]
-        self.committed[over, place] = tokens = self.canvases.drafts[over, place]
-        ends = torch.isin(tokens, self.eos)
-        self.is_committed[over, place] = ends.cumsum(dim=1) - ends.long() == 0
+        ends = torch.isin(self.canvases.drafts[over, place], self.eos)
+        self.committed[over, place] = self._drafts()[over, place]
+        self.is_committed[over, place] |= ends.cumsum(dim=1) - ends.long() == 0
 
     def step(self, index: int, done: Denoised | None, *, window: bool) -> Step:
         """The step that was just made."""
         idle = torch.ones(len(self.phi), dtype=torch.bool, device=self.phi.device)
         if done is not None:
             idle[done.rows] = False
-        committed, drafts, known = self.committed.clone(), self.canvases.drafts.clone(), self.is_committed.clone()
-        return Step(index, committed, drafts, self.phi.clone(), known, self.window.clone() if window else None, idle)
+        committed, known = self.committed.clone(), self.is_committed.clone()
+        latest = self.window.clone() if window else None
+        return Step(index, committed, self._drafts(), self.phi.clone(), known, latest, idle)
+
+    def _drafts(self) -> torch.Tensor:
+        """The drafts with every forced token, behind an end and in canvases to come too."""
+        return torch.where(self.is_forced, self.forced, self.canvases.drafts)
