@@ -7,7 +7,7 @@ In: a model. Out: a folder with recordings, guards and a table. What is fitted, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -32,6 +32,13 @@ def harden(
         bool, typer.Option("--by-kind", help="Keep the limit for every kind of harmless prompts, not for plain ones.")
     ] = False,
     steps: Steps = 32,
+    keep: Annotated[
+        str,
+        typer.Option(help="phi, to judge at shares of --steps; or looks, for whole answers of up to --steps tokens."),
+    ] = "phi",
+    window: Annotated[
+        int | None, typer.Option(help="Latest tokens in the second mean of --keep looks; by default 64.")
+    ] = None,
     longest: Annotated[
         int | None,
         typer.Option(help="Tokens; longer prompts are in the first round only, which saves most of the time."),
@@ -62,10 +69,11 @@ def harden(
     from demur.models import load
     from demur.prompts import read_prompts
     from demur.studies import harden as run
-    from demur.studies.hardening import GUARD_FILE, LOOKS_FILE, STREAMING_FILE, check_choices
+    from demur.studies.hardening import GUARD_FILE, LOOKS_FILE, STREAMING_FILE, check_choices, kept_as
 
     own = [] if calibration is None else read_prompts(calibration)
     check_choices(rounds, leave_out or [], by_kind, own)
+    kept_as(keep, window)
     with watched(quiet):
         loaded = load(model, device=device, dtype=dtype, revision=revision)
         found = run(
@@ -75,6 +83,8 @@ def harden(
             longest=longest,
             with_rest=with_rest,
             calibration=own,
+            keep=cast(Any, keep),
+            window=window,
             rounds=rounds,
             leave_out=leave_out or [],
             quantile=quantile,

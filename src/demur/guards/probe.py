@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from demur.errors import InputError
+from demur.guards.base import Floats
 from demur.guards.calibration import limits_by_kind
 from demur.guards.inputs import labels_of, one_each, require_arrays
 from demur.guards.linear import LinearGuard
-from demur.guards.places import PLACES
+from demur.guards.places import PLACES, Places
 from demur.guards.probes import carried_over, cell_weights, learn_probes
+from demur.looks import Looks
 from demur.signal import Signal
 
 
@@ -33,13 +35,14 @@ class ProbeGuard(LinearGuard):
     ----------
     quantile : float, default=0.985
         Share of harmless generations that are to pass.
-    places : sequence of float, default=(0.5, 1.0)
+    places : sequence of float or Looks, default=(0.5, 1.0)
         Where on its way a generation is looked at, as given to `states_of`.
     C : float or sequence of float, default=0.1
         Inverse strength of the regularisation. Of several the one is taken with the highest mean AUROC within groups
         that were left out of the fit one at a time.
     joint : bool, default=False
-        Whether one regression is fitted on all places and layers together, and not one at each.
+        Whether one regression is fitted on all places and layers together, and not one at each. Of looks the error of
+        each place is then brought to a standard deviation of 1 among the harmless training states.
 
     Attributes
     ----------
@@ -78,7 +81,7 @@ class ProbeGuard(LinearGuard):
         self,
         quantile: float = 0.985,
         *,
-        places: Sequence[float] = PLACES,
+        places: Places = PLACES,
         C: float | Sequence[float] = 0.1,
         joint: bool = False,
     ) -> None:
@@ -115,6 +118,8 @@ class ProbeGuard(LinearGuard):
         self.kinds_: dict[str, dict[str, float]] = {}
         weights = cell_weights(harmful, kinds)
         [(self.centre_, self.direction_)] = learn_probes(values, harmful, weights, [self.C_], joint=self.joint)
+        if self.joint and isinstance(self.places, Looks):
+            self._scale_places(values[~harmful])
         return self._limited(values[~harmful], calibration)
 
     def calibrate(self, X: ArrayLike, kinds: ArrayLike | None = None) -> Self:
@@ -131,6 +136,12 @@ class ProbeGuard(LinearGuard):
             self.kinds_ = limits_by_kind(errors, one_each("kinds", kinds, len(errors)), 1 - self.quantile)
             self._set_threshold(max(limit["limit"] for limit in self.kinds_.values()))
         return self
+
+    def _scale_places(self, harmless: Floats) -> None:
+        """Bring all places to one scale: of looks the highest counts, so none may scatter more than the others."""
+        for place in range(harmless.shape[1]):
+            spread = float(self.place_error(harmless[:, place], place).std())
+            self.direction_[place] /= max(spread, 1e-12)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from demur.files.staging import switched
 from demur.files.tables import write_table
 from demur.guards import ProbeGuard, StreamingGuard, states_of
 from demur.guards.calibration import MINIMUM_CALIBRATION, warned_already
+from demur.guards.places import Places
 from demur.hardening import ATTACK_NAMES, WRAPPERS, resembling
+from demur.looks import WINDOW, Looks
 from demur.models import Layer, Model
 from demur.prompts import Prompt
 from demur.recording import Recording, record
@@ -67,18 +69,26 @@ TABLE_FILE, SETTINGS_FILE = "false_positives.parquet", "harden.json"
 
 @dataclass(frozen=True)
 class Material:
-    """States of the shipped prompts, `[prompts, looks, layers, width]`, and what each prompt is.
+    """States of the shipped prompts, `[prompts, places, layers, width]`, and what each prompt is.
 
-    table : a row a prompt with kind, family, harmful and held_out.
+    table : a row a prompt with kind, family, harmful and held_out. places : where the states were taken: at `LOOKS`,
+    or at the looks of whole answers.
     """
 
     states: Signal
     table: pd.DataFrame
+    places: Places = LOOKS
 
-    def chosen(self, rows: np.ndarray, places: Sequence[float] = LOOKS) -> Signal:
-        """The states of some prompts, at some of the looks."""
+    def chosen(self, rows: np.ndarray, places: Places | None = None) -> Signal:
+        """The states of some prompts, at some of the places; of whole answers always at all."""
         from demur.guards import states_among
 
+        if isinstance(self.places, Looks):
+            lengths = self.states.lengths
+            assert lengths is not None  # looks are of answers that have some
+            return Signal(np.asarray(self.states)[rows], self.states.provenance, lengths[rows])
+        places = LOOKS if places is None else places
+        assert not isinstance(places, Looks)
         return states_among(Signal(np.asarray(self.states)[rows], self.states.provenance), LOOKS, places)
 
 
@@ -87,8 +97,8 @@ class Hardened:
     """What `harden` finds.
 
     guard : judges whole generations. looks, stream : the same probes at eight looks, and the streaming guard that
-        watches them. false_positives : a row a kind of held-out harmless prompts. settings : kinds and C that were
-        used, and for each known attack the kinds among them that resemble it.
+        watches them; of whole answers `looks` is `guard`. false_positives : a row a kind of held-out harmless prompts.
+        settings : kinds and C that were used, and for each known attack the kinds among them that resemble it.
     """
 
     guard: ProbeGuard
@@ -120,6 +130,8 @@ def harden(
     longest: int | None = None,
     with_rest: bool = True,
     calibration: Sequence[Prompt] = (),
+    keep: Literal["phi", "looks"] = "phi",
+    window: int | None = None,
     batch_size: int = 32,
     seed: int = 0,
     resume: bool = True,
@@ -137,17 +149,21 @@ def harden(
         753 generations.
     calibration : harmless prompts of your own, at least 20. They set the limits, in place of the shipped plain ones:
         the promise then holds for prompts like these.
+    keep : "phi", to judge at shares of the steps; or "looks", to judge answers of any length, up to as many tokens as
+        the sampler has steps, at the looks of `demur.looks`. window : of looks, over how many of the latest tokens the
+        second mean is, by default 64.
     by_kind : set the limit so that its promise holds for every kind of held-out harmless prompts by itself; by
         default for plain ones.
     """
     kinds = check_choices(rounds, leave_out, by_kind, calibration)
+    kept = kept_as(keep, window)
     out = Path(out)
     chosen_layers = default_layers(model) if layers is None else layers
     made = sampler or model.default_sampler(steps=32, seed=seed)
     every = sets_of(model, made, rounds, seed, longest=longest, with_rest=with_rest)
     if calibration:
         every[OWN] = fitting(model, made, calibration)
-    arguments: dict[str, Any] = {"layers": chosen_layers, "batch_size": batch_size, "resume": resume}
+    arguments: dict[str, Any] = {"layers": chosen_layers, "batch_size": batch_size, "resume": resume, **kept}
     recordings = record_sets(model, made, every, out, say=say, progress=progress, **arguments)
     own = recordings.pop() if calibration else None
     found = fit_hardened(read_material(recordings, seed, own), kinds, quantile=quantile, by_kind=by_kind, say=say)
@@ -190,6 +206,18 @@ def record_sets(
             recordings.append(record(model, prompts, sampler, out=out / "recordings" / name, **options))
             say(f"{name}: {len(recordings[-1])} prompts")
     return recordings
+
+
+def kept_as(keep: str, window: int | None) -> dict[str, Any]:
+    """Arguments of `record`; `InputError` for what guards are not fitted on, and for a window that nothing has."""
+    if keep not in ("phi", "looks"):
+        raise InputError(f"keep is {keep!r}; give phi or looks")
+    if keep == "phi":
+        if window is not None:
+            raise InputError("a window is for keep='looks' (--keep looks); give that too")
+        return {}
+    Looks((1,), WINDOW if window is None else window)
+    return {"keep": "looks", "window": WINDOW if window is None else window}
 
 
 def _tokens(model: Model, prompt: Prompt) -> int:
@@ -242,13 +270,18 @@ def read_material(recordings: Sequence[Recording], seed: int = 0, own: Recording
     tables = [
         _told(recording.table).assign(held_out=lambda rows: rows["id"].isin(held_out)) for recording in recordings
     ]
-    states = [states_of(recording, LOOKS) for recording in recordings]
-    if own is not None:  # of a study it may hold further layers, and very many prompts
+    places: Places = recordings[0].looks or LOOKS
+    states = [states_of(recording, places) for recording in recordings]
+    if own is not None and isinstance(places, Looks):
+        states.append(states_of(own, places))
+        tables.append(_told(own.table).assign(kind=OWN, family=OWN, held_out=True))
+    elif own is not None:  # of a study it may hold further layers, and very many prompts
         layers, rows = recordings[0].layers, fewer(len(own))
         states.append(placed(derive(own, [states_deriver(own, layers)])[STATES], own, layers))
         tables.append(_told(own.table.iloc[rows]).assign(kind=OWN, family=OWN, held_out=True))
     joined = np.concatenate([np.asarray(one) for one in states])
-    return Material(Signal(joined, states[0].provenance), pd.concat(tables, ignore_index=True))
+    lengths = np.concatenate([one.lengths for one in states]) if isinstance(places, Looks) else None
+    return Material(Signal(joined, states[0].provenance, lengths), pd.concat(tables, ignore_index=True), places)
 
 
 def _told(rows: pd.DataFrame) -> pd.DataFrame:
@@ -275,16 +308,20 @@ def fit_hardened(
     chosen = (OWN,) if OWN in kinds else LIMITING
     limiting = held_out if by_kind else held_out & table["kind"].isin(chosen).to_numpy()
     harmful, families = table["harmful"].to_numpy()[used], table["family"].to_numpy(dtype=str)[used]
-    guard = ProbeGuard(quantile, places=JUDGED_AT, C=choices, joint=True)
-    guard.fit(found.chosen(used, JUDGED_AT), harmful, groups=families)
+    whole = isinstance(found.places, Looks)
+    guard = ProbeGuard(quantile, places=found.places if whole else JUDGED_AT, C=choices, joint=True)
+    guard.fit(found.chosen(used, guard.places), harmful, groups=families)
     say(f"C = {guard.C_:g} of {', '.join(f'{choice:g}' for choice in choices)}")
-    looks = ProbeGuard(quantile, places=LOOKS, C=guard.C_, joint=True).fit(found.chosen(used), harmful, groups=families)
+    looks = guard
+    if not whole:
+        looks = ProbeGuard(quantile, places=LOOKS, C=guard.C_, joint=True)
+        looks.fit(found.chosen(used), harmful, groups=families)
     alpha = max(1 - quantile, 1 / (int(limiting.sum()) + 1))
     stream = StreamingGuard(alpha, side="high")
     harmless = np.flatnonzero(used)[~harmful]
     stream.fit(looks.place_errors(found.chosen(harmless)))
     names = _names(table, limiting) if by_kind else None
-    guard.calibrate(found.chosen(limiting, JUDGED_AT), names)
+    guard.calibrate(found.chosen(limiting, guard.places), names)
     looks.calibrate(found.chosen(limiting), names)
     stream.calibrate(looks.place_errors(found.chosen(limiting)))
     say(
@@ -336,9 +373,12 @@ def _settings(
 ) -> dict[str, Any]:
     made = guard.provenance_
     resembled = {attack: resembling(attack) or () for attack in sorted(set(ATTACK_NAMES.values()))}
+    places = guard.places
+    whole = {"keep": "looks", "looks": vars(places)} if isinstance(places, Looks) else {}
     return {
         "model": made.model if made else None,
         "layers": list(made.layers) if made else None,
+        **whole,
         "kinds": list(kinds),
         "fitted_on": int(used.sum()),
         "calibrated_on": int(limiting.sum()),
