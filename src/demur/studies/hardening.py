@@ -46,14 +46,21 @@ from demur.studies.material import (
     tasks,
 )
 from demur.studies.study.controls import fitting
-from demur.studies.study.directions import LOOKS, STATES, placed, states_deriver
+from demur.studies.study.directions import LOOKS as EIGHTHS
+from demur.studies.study.directions import STATES, placed, states_deriver
 from demur.studies.study.fewer import fewer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-JUDGED_AT = (0.125, 0.5, 1.0)
-"""The looks at which whole generations are judged: one early as well, where the prompt still weighs most."""
+EARLY = (1 / 32, 1 / 16)
+"""Looks at the first tokens, whose states are still much the prompt's: there probes carry over best to new wrappers."""
+
+LOOKS = (*EARLY, *EIGHTHS)
+"""The looks at which generations are watched."""
+
+JUDGED_AT = (*EARLY, 0.125, 0.5, 1.0)
+"""The looks at which whole generations are judged."""
 
 CHOICES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """The regularisations to choose among."""
@@ -96,7 +103,7 @@ class Material:
 class Hardened:
     """What `harden` finds.
 
-    guard : judges whole generations. looks, stream : the same probes at eight looks, and the streaming guard that
+    guard : judges whole generations. looks, stream : the same probes at ten looks, and the streaming guard that
         watches them; of whole answers `looks` is `guard`. false_positives : a row a kind of held-out harmless prompts.
         settings : kinds and C that were used, and for each known attack the kinds among them that resemble it.
     """
@@ -277,7 +284,7 @@ def read_material(recordings: Sequence[Recording], seed: int = 0, own: Recording
         tables.append(_told(own.table).assign(kind=OWN, family=OWN, held_out=True))
     elif own is not None:  # of a study it may hold further layers, and very many prompts
         layers, rows = recordings[0].layers, fewer(len(own))
-        states.append(placed(derive(own, [states_deriver(own, layers)])[STATES], own, layers))
+        states.append(placed(derive(own, [states_deriver(own, layers, LOOKS)])[STATES], own, layers, LOOKS))
         tables.append(_told(own.table.iloc[rows]).assign(kind=OWN, family=OWN, held_out=True))
     joined = np.concatenate([np.asarray(one) for one in states])
     lengths = np.concatenate([one.lengths for one in states]) if isinstance(places, Looks) else None

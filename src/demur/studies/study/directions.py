@@ -49,8 +49,8 @@ class Directions:
         ]
 
     def error(self, states: Signal) -> np.ndarray:
-        """The errors of the direction guard, of states at `LOOKS`."""
-        return np.asarray(self.direction.errors(states_among(states, LOOKS, self.direction.places)))
+        """The errors of the guard that judges whole generations, of states at the looks."""
+        return np.asarray(self.direction.errors(states_among(states, self.looking.places, self.direction.places)))
 
     def looks(self, states: Signal) -> np.ndarray:
         """The error at every look."""
@@ -62,7 +62,7 @@ class Directions:
 
     def _states(self, shard: Shard) -> Signal:
         made = self.direction.provenance_
-        return states_of(shard, LOOKS, made.layers if made else None)
+        return states_of(shard, self.looking.places, made.layers if made else None)
 
 
 @warned_already()
@@ -83,24 +83,24 @@ def read_layers(layers: Sequence[int]) -> list[int]:
     return [layer for layer in layers if layer >= max(layers) // 4]
 
 
-def states_deriver(recording: Recording, layers: Sequence[int]) -> Deriver:
-    """The states at `LOOKS` of the prompts that guards are fitted to: of all, or None for those that are left out."""
-    settings = {"places": plain(LOOKS), "layers": list(layers)}
+def states_deriver(recording: Recording, layers: Sequence[int], places: Sequence[float] = LOOKS) -> Deriver:
+    """The states at `places` of the prompts that guards are fitted to: of all, or None for those that are left out."""
+    settings = {"places": plain(places), "layers": list(layers)}
     rows = fewer(len(recording))
     if len(rows) == len(recording):
-        return Deriver(STATES, lambda shard: states_of(shard, LOOKS, layers), settings)
+        return Deriver(STATES, lambda shard: states_of(shard, places, layers), settings)
 
     def chosen(shard: Shard) -> Value:
         wanted = np.isin(shard.rows, rows)
         part = Shard(shard.recording, {name: values[wanted] for name, values in shard.arrays.items()})
-        states = iter(np.asarray(states_of(part, LOOKS, layers)) if wanted.any() else ())
+        states = iter(np.asarray(states_of(part, places, layers)) if wanted.any() else ())
         return [next(states).copy() if is_one else None for is_one in wanted]
 
     return Deriver(STATES, chosen)
 
 
-def placed(values: Value, recording: Recording, layers: Sequence[int]) -> Signal:
+def placed(values: Value, recording: Recording, layers: Sequence[int], places: Sequence[float] = LOOKS) -> Signal:
     """Derived states as `states_of` gives them, of the chosen prompts: knowing their recording, places and layers."""
     if isinstance(values, list):
         values = np.stack([one for one in values if one is not None])
-    return Signal(values, replace(recording.provenance, layers=tuple(layers), anchors=said(LOOKS)))
+    return Signal(values, replace(recording.provenance, layers=tuple(layers), anchors=said(places)))

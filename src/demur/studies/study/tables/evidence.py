@@ -49,7 +49,7 @@ def evidence(material: Material) -> pd.DataFrame:
 
 
 def _hardened(material: Material) -> dict[str, tuple[float, np.ndarray]]:
-    """The hardened streaming guard under every rule; it has eight looks, which is more than any rule asks for."""
+    """The hardened streaming guard under every rule; it has ten looks, which is more than any rule asks for."""
     alpha, hardened = material.stops[STREAMING_HARDENED][0], material.hardened
     assert hardened is not None  # it has stops
     return {
