@@ -14,6 +14,7 @@ import demur
 from demur.cli import main
 from demur.errors import InputError
 from demur.guards import ProbeGuard, StreamingGuard, load_guard, states_of
+from demur.hardening import resembling
 from demur.models import Model
 from demur.recording import Recording
 from demur.recording import folder as files
@@ -21,14 +22,17 @@ from demur.report.study.hardened import hardening_section
 from demur.samplers import Autoregressive
 from demur.serve.guards import load_guards
 from demur.studies import STUDY_TABLES, Study, hardening, read_study, run_study
-from demur.studies.hardening import Hardened
 from demur.studies.material import kinds_left
-from demur.studies.study.hardened import HARDENED, STREAMING_HARDENED, told
+from demur.studies.study import hardened
+from demur.studies.study.hardened import HARDENED, STREAMING_HARDENED
+from demur.studies.study.left_out import LEFT_OUT
 from demur.studies.study.tables.evidence import RULES
 
 FILES = {f"{name}.safetensors" for name in ("probe_guard", "probe_looks", "streaming_probe_guard")}
 SHORT = hardening.rest(0)[:20], [half[:10] for half in hardening.tasks(0)]
 """In the place of more than 700 prompts, for the time that they take."""
+ALIKE = ("role-persona", "game-points")
+"""The kinds that resemble the toy world's only attack, in these tests."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -36,6 +40,7 @@ def shorter() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hardening, "rest", lambda seed: SHORT[0])
         patch.setattr(hardening, "tasks", lambda seed: SHORT[1])
+        patch.setattr(hardened, "resembling", lambda name: ALIKE if name == "pretend" else resembling(name))
         yield
 
 
@@ -51,30 +56,30 @@ def study(shorter: None, toy_folder: Path, toy_prompts: Path, tmp_path_factory: 
     return replace(found, made=None)
 
 
-def rows_of(table: pd.DataFrame, hardened: bool) -> pd.DataFrame:
+def rows_of(table: pd.DataFrame, of_them: bool) -> pd.DataFrame:
     """The rows of the hardened detectors, or all others."""
     if "detector" not in table:
-        return table.iloc[:0] if hardened else table
-    return table[table["detector"].str.startswith((HARDENED, STREAMING_HARDENED)) == hardened]
+        return table.iloc[:0] if of_them else table
+    return table[table["detector"].str.startswith((HARDENED, STREAMING_HARDENED)) == of_them]
 
 
 def test_the_hardened_guards_stand_in_every_table_that_compares_detectors(study: Study) -> None:
     for name in STUDY_TABLES:
         if "detector" in study.tables[name]:
-            found = rows_of(study.tables[name], hardened=True)
+            found = rows_of(study.tables[name], of_them=True)
             assert len(found) and found["detector"].str.startswith(STREAMING_HARDENED).any(), name
             first = study.tables[name][study.tables[name]["detector"] == study.tables[name]["detector"][0]]
             assert (len(found) % len(first)) == 0, name  # as many groups or kinds as every other detector
-    assert set(rows_of(study.evidence, hardened=True)["detector"]) == {
+    assert set(rows_of(study.evidence, of_them=True)["detector"]) == {
         f"{STREAMING_HARDENED}, {at_least} of the last {of_last} looks" for at_least, of_last in RULES
     }
     assert {HARDENED, STREAMING_HARDENED} <= set(study.scores)
 
 
 def test_one_look_of_the_last_one_is_the_rule_of_the_saved_guard(study: Study) -> None:
-    rows = rows_of(study.evidence, hardened=True)
+    rows = rows_of(study.evidence, of_them=True)
     first = rows[rows["detector"].str.contains("1 of the last 1")].drop(columns="detector")
-    saved = rows_of(study.streaming, hardened=True).drop(columns="detector")
+    saved = rows_of(study.streaming, of_them=True).drop(columns="detector")
     pd.testing.assert_frame_equal(first.reset_index(drop=True), saved.reset_index(drop=True))
 
 
@@ -96,10 +101,10 @@ def test_the_saved_guards_give_the_scores_and_limits_of_the_tables(study: Study)
 def test_the_studys_own_guards_and_numbers_are_those_without_it(study: Study, toy_study: Path) -> None:
     plain = read_study(toy_study)
     assert "hardening" not in plain.settings and "hardening" not in plain.tables
-    assert set(study.tables) - set(plain.tables) == {"hardening"}
+    assert set(study.tables) - set(plain.tables) == {"hardening", LEFT_OUT}
     for name, table in plain.tables.items():
-        assert not len(rows_of(table, hardened=True))
-        found = rows_of(study.tables[name], hardened=False).reset_index(drop=True)
+        assert not len(rows_of(table, of_them=True))
+        found = rows_of(study.tables[name], of_them=False).reset_index(drop=True)
         pd.testing.assert_frame_equal(found, table, check_dtype=False, rtol=1e-5)
     np.testing.assert_allclose(study.signals, plain.signals, atol=1e-5)
     assert study.settings["layers"] == plain.settings["layers"]
@@ -127,26 +132,40 @@ def test_a_second_run_records_nothing_and_finds_the_same(
         pd.testing.assert_frame_equal(again.tables[name], table)
     of_material = [place for place in reads if "hardening" in place[0].parts]
     assert of_material and len(of_material) == len(set(of_material))
+    assert {place[0].name for place in reads} - {place[0].name for place in of_material} <= {
+        "anchors_harmless",
+        "anchors_harmful",
+    }
 
 
 def test_the_kinds_that_were_used_and_those_that_resemble_an_attack_are_named(study: Study) -> None:
     kept = study.settings["hardening"]
-    assert kept["kinds"] == list(kinds_left([])) and kept["rounds"] == 1 and kept["resembling"] == {}
+    assert kept["kinds"] == list(kinds_left([])) and kept["rounds"] == 1
+    assert kept["resembling"] == {"pretend": list(ALIKE)}
     assert set(study.hardening["kind"]) >= {"guard_calibration_harmless", "plain", "languages", "wrapped"}
-    named = {**study.settings, "hardening": {**kept, "resembling": {"pretend": ["role-persona"]}}}
-    cells = {
-        words: section["attacks"].rows[0][1][0].value
-        for words, one in (("unknown", study), ("named", replace(study, settings=named)))
-        if (section := hardening_section(one))
-    }
-    assert cells == {"unknown": "not known: demur knows no attack of this name", "named": "role-persona"}
+    unknown = replace(study, settings={**study.settings, "hardening": {**kept, "resembling": {}}})
+    cells = [section["attacks"].rows[0][1][0].value for one in (study, unknown) if (section := hardening_section(one))]
+    assert cells == ["role-persona, game-points", "not known: demur knows no attack of this name"]
 
 
 def test_of_known_attacks_only_kinds_that_were_used_are_said_to_resemble_them() -> None:
-    found = Hardened(None, None, None, pd.DataFrame(), {"kinds": ["plain", "noise-suffix", "own"]})  # type: ignore[arg-type]
-    kept = told(found, ["GCG", "few_shot", "made up"])
-    assert kept["kinds"] == ["plain", "noise-suffix"]
-    assert kept["resembling"] == {"GCG": ["noise-suffix"], "few_shot": []}
+    found = hardened.resembled_by(["GCG", "few_shot", "made up"], ["plain", "noise-suffix", "own"])
+    assert found == {"GCG": ["noise-suffix"], "few_shot": []}
+
+
+def test_each_attack_is_measured_without_the_kinds_that_resemble_it(study: Study, shorter: None) -> None:
+    rows = study.tables[LEFT_OUT].set_index(["detector", "subset"])
+    assert set(rows["left_out"]) == {"role-persona, game-points"} and set(rows["group"]) == {"pretend"}
+    assert set(rows.index.get_level_values(0)) == {HARDENED, STREAMING_HARDENED}
+    recordings = [Recording(study.path / "hardening" / "recordings" / name) for name in ("round-1", "rest", "tasks")]
+    found = hardening.read_material(recordings, 0, Recording(study.path / "recordings" / "guard_calibration_harmless"))
+    kinds = [*kinds_left(ALIKE), "own"]
+    C = study.settings["hardening"]["C"]
+    alone = hardening.fit_hardened(found, kinds, quantile=0.99, choices=(C,)).guard
+    layers = alone.provenance_.layers if alone.provenance_ else None
+    errors = alone.errors(states_of(Recording(study.path / "recordings" / "test_attacks"), alone.places, layers))
+    assert rows.loc[(HARDENED, "all"), "tpr"] == (errors > alone.threshold_).mean()
+    assert rows.loc[(HARDENED, "all"), "negatives"] == (study.generations["set"] == "test_harmless").sum()
 
 
 def test_a_study_without_it_says_nothing_of_it(toy_study: Path) -> None:
@@ -180,7 +199,7 @@ def test_the_command_and_the_report_say_what_was_used(
     assert json.loads(told.out)["hardening"]["kinds"] == list(kinds_left([]))
     page = (study.path / "report.html").read_text()
     assert "fitted on more than this study" in page and ", ".join(kinds_left([])) in page and HARDENED in page
-    assert "fitted on more than this study" in told.err and "resembles pretend: not known" in told.err
+    assert "fitted on more than this study" in told.err and "resembles pretend: role-persona, game-points" in told.err
 
 
 @pytest.mark.parametrize(

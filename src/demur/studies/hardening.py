@@ -7,7 +7,7 @@ kind. Every round is a recording of its own, so a run resumes, and goes on with 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,7 +47,7 @@ from demur.studies.material import (
 )
 from demur.studies.study.controls import fitting
 from demur.studies.study.directions import LOOKS as EIGHTHS
-from demur.studies.study.directions import STATES, placed, states_deriver
+from demur.studies.study.directions import placed, states_deriver
 from demur.studies.study.fewer import fewer
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ LOOKS = (*EARLY, *EIGHTHS)
 
 JUDGED_AT = (*EARLY, 0.125, 0.5, 1.0)
 """The looks at which whole generations are judged."""
+
+OWN_STATES = "hardening_states"
+"""What the derived states of prompts of one's own are called."""
 
 CHOICES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """The regularisations to choose among."""
@@ -106,6 +109,7 @@ class Hardened:
     guard : judges whole generations. looks, stream : the same probes at ten looks, and the streaming guard that
         watches them; of whole answers `looks` is `guard`. false_positives : a row a kind of held-out harmless prompts.
         settings : kinds and C that were used, and for each known attack the kinds among them that resemble it.
+        without : the same fitted without some kinds, by these kinds; of a study those that resemble one of its attacks.
     """
 
     guard: ProbeGuard
@@ -113,6 +117,7 @@ class Hardened:
     stream: StreamingGuard
     false_positives: pd.DataFrame
     settings: dict[str, Any]
+    without: Mapping[tuple[str, ...], Hardened] = field(default_factory=dict)
 
     def save(self, out: Path) -> None:
         """Write guards, table and settings into a folder: all at once or nothing."""
@@ -284,7 +289,8 @@ def read_material(recordings: Sequence[Recording], seed: int = 0, own: Recording
         tables.append(_told(own.table).assign(kind=OWN, family=OWN, held_out=True))
     elif own is not None:  # of a study it may hold further layers, and very many prompts
         layers, rows = recordings[0].layers, fewer(len(own))
-        states.append(placed(derive(own, [states_deriver(own, layers, LOOKS)])[STATES], own, layers, LOOKS))
+        deriver = replace(states_deriver(own, layers, LOOKS), name=OWN_STATES)  # beside the study's, at other places
+        states.append(placed(derive(own, [deriver])[OWN_STATES], own, layers, LOOKS))
         tables.append(_told(own.table.iloc[rows]).assign(kind=OWN, family=OWN, held_out=True))
     joined = np.concatenate([np.asarray(one) for one in states])
     lengths = np.concatenate([one.lengths for one in states]) if isinstance(places, Looks) else None

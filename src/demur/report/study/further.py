@@ -12,6 +12,7 @@ from demur.dynamics import FIELDS
 from demur.report.parts.labels import Cell, percent, plain
 from demur.report.parts.tables import Table
 from demur.studies.study.hardened import FOLDER
+from demur.studies.study.left_out import LEFT_OUT
 from demur.studies.study.results import Study
 from demur.studies.study.tables import STUDY_TABLES
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PLACED = frozenset(
-    {"rates", "detection", "false_positives", "controls", "correlations", "streaming", "projection", FOLDER}
+    {"rates", "detection", "false_positives", "controls", "correlations", "streaming", "projection", FOLDER, LEFT_OUT}
 )
 """The tables that stand elsewhere on the page."""
 TEXTS = ("prompt", "text", "goal")

@@ -6,13 +6,17 @@ In: what the study keeps of it. Out: sentences and tables; nothing for a study t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from demur.report.parts.groups import attacks, name_of
-from demur.report.parts.labels import NOT_MEASURED, Cell, area, percent, plain
+from demur.report.parts.labels import Cell, area, percent, plain
 from demur.report.parts.tables import Table
 from demur.studies.study.hardened import FOLDER, HARDENED
+from demur.studies.study.left_out import LEFT_OUT
 from demur.studies.study.results import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def hardening_section(study: Study) -> dict[str, Any] | None:
@@ -49,14 +53,13 @@ def resembling_words(study: Study, attack: str) -> str:
 
 
 def attacks_table(study: Study) -> Table:
-    """A row an attack: the kinds that resemble it, and what the hardened probe guard makes of it."""
-    rows = study.detection
-    rows = rows[(rows["detector"] == HARDENED) & (rows["subset"] == "all")]
+    """A row an attack: the kinds that resemble it, and the hardened probe guard on it, with them and without them."""
+    tables = (("all kinds", study.detection), ("without these", study.tables.get(LEFT_OUT)))
     body = []
     for attack in attacks(study):
-        found: Any = next(rows[rows["group"] == attack].itertuples(), None)
-        body.append((name_of(attack), [Cell(resembling_words(study, attack)), *_measured(found)]))
-    heads = [("", name) for name in ("kinds that resemble it", "caught", "AUROC")]
+        cells = [cell for _, rows in tables for cell in _measured(rows, attack)]
+        body.append((name_of(attack), [Cell(resembling_words(study, attack)), *cells]))
+    heads = [("", "kinds that resemble it"), *((name, head) for name, _ in tables for head in ("caught", "AUROC"))]
     return Table(f"Attacks, and what of the material resembles them ({HARDENED})", "attack", heads, body)
 
 
@@ -77,9 +80,13 @@ def kinds_table(study: Study) -> Table:
     return Table(caption, "kind", [("", "prompts"), *(("", name) for name in names)], body)
 
 
-def _measured(row: Any) -> list[Cell]:
-    if row is None:
-        return [Cell(NOT_MEASURED)] * 2
+def _measured(rows: pd.DataFrame | None, attack: str) -> list[Cell]:
+    """Share caught and AUROC of the hardened probe guard; nothing where there is no row for the attack."""
+    if rows is not None:
+        rows = rows[(rows["detector"] == HARDENED) & (rows["subset"] == "all") & (rows["group"] == attack)]
+    if rows is None or not len(rows):
+        return [Cell("–")] * 2
+    row: Any = next(rows.itertuples())
     return [
         percent(row.tpr, row.tpr_low, row.tpr_high, int(row.positives)),
         area(row.auroc, row.auroc_low, row.auroc_high, int(row.positives), int(row.negatives)),

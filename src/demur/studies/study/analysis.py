@@ -21,7 +21,8 @@ from demur.studies.hardening import Hardened
 from demur.studies.study.derivers import Derived, derived_from
 from demur.studies.study.detection import Detector
 from demur.studies.study.detectors import detectors_of, fit_guard
-from demur.studies.study.hardened import FOLDER, by_kind, probe_of, told, with_hardened
+from demur.studies.study.hardened import FOLDER, by_kind, probes_of, with_hardened
+from demur.studies.study.left_out import LEFT_OUT, left_out_table
 from demur.studies.study.made import Anchored, Made
 from demur.studies.study.material import Material
 from demur.studies.study.recovery import judged_rates
@@ -49,7 +50,7 @@ def analyse(
     """
     anchors = anchored.anchors
     kept = {name: recording for name, recording in recordings.items() if not name.startswith("anchors_")}
-    derived = derived_from(kept, anchors, anchored.harmful, quantile, probe_of(hardened) if hardened else None)
+    derived = derived_from(kept, anchors, anchored.harmful, quantile, probes_of(hardened) if hardened else ())
     assert derived.directions is not None  # harmful states were given
     signals, texts = derived.signals, derived.texts
     guard = fit_guard(signals, quantile, seed)
@@ -71,8 +72,8 @@ def analyse(
     settings = {**describe(recordings, anchors, guard, seed), "judge": {**judge.describe(), **verdicts}}
     tables = {kind.name: kind.make(material) for kind in STUDY_TABLES.in_order()}
     if hardened:
-        attacks = generations.loc[generations["set"] == "test_attacks", "group"].unique().tolist()
-        settings[FOLDER], tables[FOLDER] = told(hardened, attacks), by_kind(hardened)
+        settings[FOLDER], tables[FOLDER] = hardened.settings, by_kind(hardened)
+        tables[LEFT_OUT] = left_out_table(hardened, derived, generations)
     return Study(
         settings=settings,
         generations=generations,

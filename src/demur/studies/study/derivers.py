@@ -38,7 +38,7 @@ class Derived:
     signals : of the highest layer, ``[prompts, steps]``. by_layer : the signals of every layer of the anchors, by its
     index. texts : text-level signals. features : as `Anchors.features` gives them. directions : the direction guards,
     and towards and looks, their errors of whole generations and at every look; None where they were not asked for.
-    probe_errors and probe_looks : the same of probes that were fitted elsewhere, where some were given.
+    probe_errors and probe_looks : the same of each probe that was fitted elsewhere, by its name and the prompt set.
     lengths : tokens of each answer. predicted : texts predicted at each step by prompts labelled harmful, where the
     sampler revises, else None.
     """
@@ -51,8 +51,8 @@ class Derived:
     directions: Directions | None = None
     towards: Sets = field(default_factory=dict)
     looks: Mapping[str, Signal] = field(default_factory=dict)
-    probe_errors: Sets = field(default_factory=dict)
-    probe_looks: Mapping[str, Signal] = field(default_factory=dict)
+    probe_errors: Mapping[str, Sets] = field(default_factory=dict)
+    probe_looks: Mapping[str, Mapping[str, Signal]] = field(default_factory=dict)
 
     @property
     def signals(self) -> Sets:
@@ -64,17 +64,17 @@ def derived_from(
     anchors: Anchors,
     harmful: Signal | None = None,
     quantile: float = 0.99,
-    probe: Directions | None = None,
+    probes: Sequence[Directions] = (),
 ) -> Derived:
     """All values of every recording, each of whose shards is read at most once.
 
     harmful : the states of plain harmful prompts; with them the direction guards are fitted, to `TRAIN` and calibrated
         on `CALIBRATION`, and their errors derived. Where those sets have more than `FIT_MOST` prompts, they are read
         a second time for their errors.
-    probe : guards that were fitted elsewhere, whose errors are derived as well.
+    probes : guards that were fitted elsewhere, whose errors are derived as well.
     """
     wanted = [*(signal(anchors, layer) for layer in anchors.layers), features(anchors), TEXT_SIGNAL, ANSWER_TOKENS]
-    wanted += probe.derivers() if probe else []
+    wanted += [deriver for probe in probes for deriver in probe.derivers()]
     layers = read_layers(anchors.layers)
     found: dict[str, dict[str, Any]] = {}
     states: dict[str, Signal] = {}
@@ -118,11 +118,12 @@ def derived_from(
             for name, values in found.items()
             if directions
         },
-        probe_errors={name: values[probe.name] for name, values in found.items() if probe},
+        probe_errors={one.name: {name: values[one.name] for name, values in found.items()} for one in probes},
         probe_looks={
-            name: probe.watched(values[f"{probe.name}_looks"], recordings[name])
-            for name, values in found.items()
-            if probe
+            one.name: {
+                name: one.watched(values[f"{one.name}_looks"], recordings[name]) for name, values in found.items()
+            }
+            for one in probes
         },
     )
 

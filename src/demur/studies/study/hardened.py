@@ -6,7 +6,7 @@ behind the study's own. What is fitted is said in `demur.studies.hardening`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,26 +47,36 @@ HARDENED, STREAMING_HARDENED = "Hardened Probe Guard", "Streaming Guard on the h
 FOLDER = "hardening"
 """Where the material is recorded in a study's folder; also the name of its table and of its settings."""
 
+Stops = dict[str, tuple[float, np.ndarray]]
+
 
 @dataclass(frozen=True)
 class Hardening:
     """The material that a study is to record besides its own sets.
 
-    sets : prompts by the name of their recording. layers : those that the guards read. kinds : those fitted on. rounds,
-    seed : of the material.
+    sets : prompts by the name of their recording. layers : those that the guards read. kinds : those fitted on.
+    attacks : of the study; where kinds resemble one, guards are fitted without them too. rounds, seed : of the
+    material.
     """
 
     sets: dict[str, list[Prompt]]
     layers: tuple[int, ...]
     kinds: tuple[str, ...]
+    attacks: tuple[str, ...]
     rounds: int
     seed: int
 
     @classmethod
-    def of(cls, model: Model, sampler: Sampler, rounds: int, seed: int, calibration: Sequence[Prompt]) -> Hardening:
-        """What `rounds` of the material take; `InputError` for rounds or calibration prompts that do not do."""
-        kinds = check_choices(rounds, (), calibration=calibration)
-        return cls(sets_of(model, sampler, rounds, seed), default_layers(model), kinds, rounds, seed)
+    def of(
+        cls, model: Model, sampler: Sampler, rounds: int, seed: int, sets: Mapping[str, Sequence[Prompt]]
+    ) -> Hardening:
+        """What `rounds` of the material take; `InputError` for rounds or calibration prompts that do not do.
+
+        sets : those of the study.
+        """
+        kinds = check_choices(rounds, (), calibration=sets[CALIBRATION])
+        attacks = tuple(dict.fromkeys(prompt.group for prompt in sets.get("test_attacks", ())))
+        return cls(sets_of(model, sampler, rounds, seed), default_layers(model), kinds, attacks, rounds, seed)
 
     @property
     def count(self) -> int:
@@ -91,28 +101,54 @@ class Hardening:
         recordings = record_sets(model, sampler, self.sets, out / FOLDER, layers=self.layers, say=say, **options)
         found = read_material(recordings, self.seed, calibration)
         hardened = fit_hardened(found, self.kinds, quantile=quantile, say=say)
-        return replace(hardened, settings={"rounds": self.rounds, **hardened.settings})
+        resembled = resembled_by(self.attacks, self.kinds)
+        without = {}
+        for kinds in dict.fromkeys(tuple(kinds) for kinds in resembled.values() if kinds):
+            say(f"the same without {', '.join(kinds)}")
+            left = [kind for kind in self.kinds if kind not in kinds]
+            without[kinds] = fit_hardened(found, left, quantile=quantile, choices=(hardened.guard.C_,))
+        kept = [kind for kind in self.kinds if kind != OWN]
+        settings = {"rounds": self.rounds, **hardened.settings, "kinds": kept, "resembling": resembled}
+        return replace(hardened, settings=settings, without=without)
 
 
-def probe_of(hardened: Hardened) -> Directions:
-    """The guards as what errors are derived with."""
-    return Directions(hardened.guard, hardened.looks, "probe")
+def resembled_by(attacks: Sequence[str], kinds: Sequence[str]) -> dict[str, list[str]]:
+    """For each attack that demur knows, those of the kinds that resemble it; nothing is said of other attacks."""
+    known = {attack: resembling(attack) for attack in attacks}
+    return {attack: [kind for kind in found if kind in kinds] for attack, found in known.items() if found is not None}
+
+
+def probes_of(hardened: Hardened) -> list[Directions]:
+    """The guards as what errors are derived with, those without some kinds behind the others, in their order."""
+    every = {"probe": hardened} | {name_of(hardened, kinds): one for kinds, one in hardened.without.items()}
+    return [Directions(one.guard, one.looks, name) for name, one in every.items()]
+
+
+def name_of(hardened: Hardened, kinds: Sequence[str]) -> str:
+    """What the errors of the guards without these kinds are called."""
+    return f"probe_without_{list(hardened.without).index(tuple(kinds))}"
+
+
+def judged_by(hardened: Hardened, derived: Derived, name: str = "probe") -> tuple[list[Detector], Stops]:
+    """Detectors and stops of hardened guards, whose errors are called `name`."""
+    looks = np.concatenate([np.asarray(one) for one in derived.probe_looks[name].values()])
+    steps = next(iter(derived.signals.values())).shape[1]
+    detectors = [
+        Detector(HARDENED, np.concatenate(list(derived.probe_errors[name].values())), hardened.guard.threshold_),
+        Detector(STREAMING_HARDENED, hardened.stream.errors(looks), hardened.stream.threshold_),
+    ]
+    stops = hardened.looks.steps_of(hardened.stream.stops(looks), steps)
+    return detectors, {STREAMING_HARDENED: (hardened.stream.alpha, stops)}
 
 
 def with_hardened(compared: Compared, hardened: Hardened, derived: Derived) -> Compared:
     """The study's detectors, stops and guards with those of the hardened guards behind them."""
-    looks = np.concatenate([np.asarray(one) for one in derived.probe_looks.values()])
-    steps = next(iter(derived.signals.values())).shape[1]
-    detectors = [
-        Detector(HARDENED, np.concatenate(list(derived.probe_errors.values())), hardened.guard.threshold_),
-        Detector(STREAMING_HARDENED, hardened.stream.errors(looks), hardened.stream.threshold_),
-    ]
-    stops = hardened.looks.steps_of(hardened.stream.stops(looks), steps)
+    detectors, stops = judged_by(hardened, derived)
     guards: dict[str, Guard] = {GUARD_FILE: hardened.guard, LOOKS_FILE: hardened.looks, STREAMING_FILE: hardened.stream}
     return replace(
         compared,
         detectors=[*compared.detectors, *detectors],
-        stops={**compared.stops, STREAMING_HARDENED: (hardened.stream.alpha, stops)},
+        stops={**compared.stops, **stops},
         guards={**compared.guards, **guards},
     )
 
@@ -123,22 +159,10 @@ def under_rule(hardened: Hardened, derived: Derived, at_least: int, of_last: int
     The rule counts looks. It is calibrated on the prompts that set the limit of the study's hardened guards.
     """
     guard: StreamingGuard = deepcopy(hardened.stream).set_params(at_least=at_least, of_last=of_last)
-    guard.calibrate(few(derived.probe_looks[CALIBRATION]))
-    looks = np.concatenate([np.asarray(one) for one in derived.probe_looks.values()])
+    seen = derived.probe_looks["probe"]
+    guard.calibrate(few(seen[CALIBRATION]))
+    looks = np.concatenate([np.asarray(one) for one in seen.values()])
     return hardened.looks.steps_of(guard.stops(looks), steps)
-
-
-def told(hardened: Hardened, attacks: Sequence[str]) -> dict[str, Any]:
-    """What a study keeps of it: the settings of `demur harden`, and for each of its attacks the kinds that resemble it.
-
-    An attack that demur does not know is left out of `resembling`: nothing is said of it.
-    """
-    kinds = [kind for kind in hardened.settings["kinds"] if kind != OWN]
-    known = {attack: resembling(attack) for attack in attacks}
-    resembled = {
-        attack: [kind for kind in found if kind in kinds] for attack, found in known.items() if found is not None
-    }
-    return {**hardened.settings, "kinds": kinds, "resembling": resembled}
 
 
 def by_kind(hardened: Hardened) -> pd.DataFrame:

@@ -53,7 +53,7 @@ class Material:
 
 TAKEN = frozenset(
     {"settings", "generations", "scores", "signals", "text_signals", "references", "tables", "path", "made"}
-    | {"steps", "missing", "save", "with_tables", "hardening"}
+    | {"steps", "missing", "save", "with_tables", "hardening", "hardening_left_out"}
 )
 """What a `Study` itself holds under these names."""
 

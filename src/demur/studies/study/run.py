@@ -93,7 +93,7 @@ def run_study(
         sets[name] = fit
     sets = {name: prompts for name, prompts in sets.items() if prompts}
     own = layer_indices(model, layers)
-    hardening = Hardening.of(model, sampler, harden_rounds, seed, sets[CALIBRATION]) if harden else None
+    hardening = Hardening.of(model, sampler, harden_rounds, seed, sets) if harden else None
     indices = sorted({*own, *hardening.layers}) if hardening else own
     recorded: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "resume": resume, "progress": progress}
     recordings: dict[str, Recording] = {}
