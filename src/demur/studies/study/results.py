@@ -66,6 +66,8 @@ class Study:
         controls : as `false_positives` for every control set, and attacks against it; see `control_table`.
         correlations : detector, length, value, low, high, count; of the scores of harmless prompts with lengths.
         streaming : detector, group, alpha, value, low, high, count (share stopped), median_step, median_saved.
+        hardening, hardening_left_out : only of a study with hardened guards; see `hardened.by_kind` and
+        `left_out.left_out_table`.
         projection : place (row of `generations`), kind ("harmless", "refused", "complied under attack"), x, y.
     made : the recordings, anchors and guards, where this process has just made them; else None.
     """
