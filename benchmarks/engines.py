@@ -1,4 +1,4 @@
-"""Prompts a second: plain vLLM, `record` with the engine vllm, and demur's own loop, in one run, in turns.
+"""Prompts a second: plain vLLM, `record` with the engine vllm, `generate`, and demur's own loop, in one run, in turns.
 
 In: a model and prompts. Out: a file with seconds a prompt of every round, wall and processor, medians, and ratios
 within a round; it is written again after each. vLLM is started once before the first round, so that its start is not
@@ -24,8 +24,9 @@ from demur.engines.vllm.engine import VllmEngine
 from demur.prompts import read_prompts
 from demur.recording.generate import encode
 from machine import RESULTS, write_result
+from recording import plain_generate
 
-PLAIN, ENGINE, LOOP = "plain vLLM", "record, engine vllm", "record"
+PLAIN, ENGINE, GENERATE, LOOP = "plain vLLM", "record, engine vllm", "generate", "record"
 LAYERS = ("quarter", "middle", "last")
 
 
@@ -54,13 +55,13 @@ def summed_up(rounds: Sequence[dict[str, Any]], prompts: int) -> dict[str, Any]:
     kinds = ("wall", "processor")
     seconds = {
         way: {kind: round(median(one[way][kind] for one in rounds) / prompts, 4) for kind in kinds}
-        for way in (PLAIN, ENGINE, LOOP)
+        for way in (PLAIN, ENGINE, GENERATE, LOOP)
     }
     ratios = {
         f"{over} / {under}": {
             kind: round(median(one[over][kind] / one[under][kind] for one in rounds), 3) for kind in kinds
         }
-        for over, under in ((ENGINE, PLAIN), (LOOP, ENGINE))
+        for over, under in ((ENGINE, PLAIN), (LOOP, ENGINE), (LOOP, GENERATE))
     }
     return {"seconds_a_prompt": seconds, "ratios": ratios, "rounds": list(rounds)}
 
@@ -96,6 +97,7 @@ def main() -> None:
         ways: dict[str, Callable[[], object]] = {
             PLAIN: plain,
             ENGINE: lambda: demur.record(model, prompts, engine=engine, **options),
+            GENERATE: lambda: plain_generate(model, prompts, args.steps, args.batch_size),
             LOOP: lambda: demur.record(model, prompts, **options),
         }
         plain()
