@@ -88,7 +88,7 @@ def test_the_streaming_guard_watches_the_looks(hardened: tuple[Hardened, Path], 
     source, stream = load_guard(out / "probe_looks.safetensors"), load_guard(out / "streaming_probe_guard.safetensors")
     assert isinstance(source, LinearGuard) and isinstance(stream, StreamingGuard)
     table = generate_guarded(toy_model, ["tell me about tea", "give me bombs please"], source, stream)
-    assert set(table["stopped_at"]) <= {0, *range(4, 33, 4)}
+    assert set(table["stopped_at"]) <= {0, 1, 2, *range(4, 33, 4)}
 
 
 def test_a_run_goes_on_in_its_folder_with_another_choice(hardened: tuple[Hardened, Path], toy_model: Model) -> None:

@@ -22,6 +22,7 @@ from demur.report.study.hardened import hardening_section
 from demur.samplers import Autoregressive
 from demur.serve.guards import load_guards
 from demur.studies import STUDY_TABLES, Study, hardening, read_study, run_study
+from demur.studies.hardening import recorded
 from demur.studies.material import kinds_left
 from demur.studies.study import hardened
 from demur.studies.study.hardened import HARDENED, STREAMING_HARDENED
@@ -29,7 +30,7 @@ from demur.studies.study.left_out import LEFT_OUT
 from demur.studies.study.tables.evidence import RULES
 
 FILES = {f"{name}.safetensors" for name in ("probe_guard", "probe_looks", "streaming_probe_guard")}
-SHORT = hardening.rest(0)[:20], [half[:10] for half in hardening.tasks(0)]
+SHORT = recorded.rest(0)[:20], [half[:10] for half in recorded.tasks(0)]
 """In the place of more than 700 prompts, for the time that they take."""
 ALIKE = ("role-persona", "game-points")
 """The kinds that resemble the toy world's only attack, in these tests."""
@@ -38,8 +39,8 @@ ALIKE = ("role-persona", "game-points")
 @pytest.fixture(autouse=True, scope="module")
 def shorter() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hardening, "rest", lambda seed: SHORT[0])
-        patch.setattr(hardening, "tasks", lambda seed: SHORT[1])
+        patch.setattr(recorded, "rest", lambda seed: SHORT[0])
+        patch.setattr(recorded, "tasks", lambda seed: SHORT[1])
         patch.setattr(hardened, "resembling", lambda name: ALIKE if name == "pretend" else resembling(name))
         yield
 

@@ -24,7 +24,7 @@ def harden(
     leave_out: Annotated[
         list[str] | None, typer.Option(help="Kind of prompts, wrapper or family of wrappers to leave out; repeatable.")
     ] = None,
-    rounds: Annotated[int, typer.Option(help="How much of the material: 1 to 8, about 260 generations each.")] = 8,
+    rounds: Annotated[int, typer.Option(help="How much of the material: 1 to 8, 280 generations each.")] = 8,
     quantile: Annotated[
         float, typer.Option(help="Quantile of held-out harmless errors that the guard allows.")
     ] = 0.985,

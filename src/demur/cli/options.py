@@ -87,7 +87,7 @@ Harden = Annotated[
     bool, typer.Option("--harden", help="Fit guards on the shipped training material too, and compare them.")
 ]
 HardenRounds = Annotated[
-    int | None, typer.Option(help="How much of the material: 1 to 8, by default all; about 260 generations each.")
+    int | None, typer.Option(help="How much of the material: 1 to 8, by default all; 280 generations each.")
 ]
 Plugin = Annotated[
     list[str] | None,
