@@ -89,7 +89,7 @@ def guarding(model: Model, steps: int) -> list[Watched]:
     direction = DirectionGuard(places=LOOKS).fit(states, harmful=states)
     guard = StreamingGuard(alpha=0.05, side="high")
     guard.fit(direction.place_errors(states), calibration=direction.place_errors(states))
-    guard.threshold_ = 1e9
+    guard.threshold_, guard.offset_ = 1e9, -1e9
     return [Watched("direction", direction, guard)]
 
 
