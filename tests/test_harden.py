@@ -104,6 +104,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_generated(toy_model: 
         harden(toy_model, tmp_path / "a", rounds=9)
     with pytest.raises(InputError, match="--by-kind needs 5 rounds"):
         harden(toy_model, tmp_path / "a", rounds=2, by_kind=True)
+    with pytest.raises(InputError, match="longest is -3; it must be a whole number of at least 1"):
+        harden(toy_model, tmp_path / "a", longest=-3)
+    with pytest.raises(InputError, match="quantile is 2; expected a number between 0 and 1"):
+        harden(toy_model, tmp_path / "a", quantile=2)
     assert not (tmp_path / "a").exists()
 
 

@@ -13,6 +13,7 @@ import pytest
 import demur
 from demur.cli import main
 from demur.errors import InputError
+from demur.files.manifests import read_manifest, write_manifest
 from demur.guards import ProbeGuard, StreamingGuard, load_guard, states_of
 from demur.hardening import resembling
 from demur.models import Model
@@ -121,6 +122,16 @@ def test_a_hardened_guard_is_served_and_a_swapped_one_is_not(study: Study, tmp_p
         load_guards([folder])
 
 
+def test_a_guard_that_another_run_left_behind_is_not_served(study: Study, tmp_path: Path) -> None:
+    folder = shutil.copytree(study.path, tmp_path / "run", ignore=shutil.ignore_patterns("recordings"))
+    kept = read_manifest(folder / "study.json")
+    write_manifest(folder / "study.json", {**kept, "files": {n: h for n, h in kept["files"].items() if n not in FILES}})
+    (pair,) = load_guards([folder])
+    assert pair.name == "streaming_direction_guard"
+    write_manifest(folder / "study.json", {name: value for name, value in kept.items() if name != "files"})
+    assert [one.name for one in load_guards([folder])] == ["streaming_probe_guard"]  # of an older study, all are taken
+
+
 def test_a_second_run_records_nothing_and_finds_the_same(
     study: Study, toy_model: Model, toy_prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +154,7 @@ def test_the_kinds_that_were_used_and_those_that_resemble_an_attack_are_named(st
     kept = study.settings["hardening"]
     assert kept["kinds"] == list(kinds_left([])) and kept["rounds"] == 1
     assert kept["resembling"] == {"pretend": list(ALIKE)}
+    assert set(study.hardening["detector"]) == {HARDENED, STREAMING_HARDENED}
     assert set(study.hardening["kind"]) >= {"guard_calibration_harmless", "plain", "languages", "wrapped"}
     unknown = replace(study, settings={**study.settings, "hardening": {**kept, "resembling": {}}})
     cells = [section["attacks"].rows[0][1][0].value for one in (study, unknown) if (section := hardening_section(one))]
@@ -199,8 +211,8 @@ def test_the_command_and_the_report_say_what_was_used(
     assert not ended.value.code
     assert json.loads(told.out)["hardening"]["kinds"] == list(kinds_left([]))
     page = (study.path / "report.html").read_text()
-    assert "fitted on more than this study" in page and ", ".join(kinds_left([])) in page and HARDENED in page
-    assert "fitted on more than this study" in told.err and "resembles pretend: role-persona, game-points" in told.err
+    assert "fitted on more than a study has" in page and ", ".join(kinds_left([])) in page and HARDENED in page
+    assert "fitted on more than a study has" in told.err and "resembles pretend: role-persona, game-points" in told.err
 
 
 @pytest.mark.parametrize(
@@ -232,6 +244,12 @@ def test_what_cannot_be_done_is_one_line_before_a_model_is_loaded(
 def test_too_few_calibration_prompts_are_named_before_anything_is_generated(
     toy_model: Model, toy_prompts: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="12 prompts to calibrate on are too few; give 20 or more"):
-        run_study(toy_model, toy_prompts, tmp_path / "a", limit=12, harden=True)
+    with pytest.raises(InputError, match="quantile is 2; expected a number between 0 and 1"):
+        run_study(toy_model, toy_prompts, tmp_path / "a", quantile=2)
+    for harden in (True, False):
+        words = (
+            "guard_calibration_harmless: 12 prompts to calibrate on are too few; give 20 or more; --limit 12 is too low"
+        )
+        with pytest.raises(InputError, match=words):
+            run_study(toy_model, toy_prompts, tmp_path / "a", limit=12, harden=harden)
     assert not (tmp_path / "a").exists()

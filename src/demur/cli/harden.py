@@ -72,7 +72,7 @@ def harden(
     from demur.studies.hardening import GUARD_FILE, LOOKS_FILE, STREAMING_FILE, check_choices, kept_as
 
     own = [] if calibration is None else read_prompts(calibration)
-    check_choices(rounds, leave_out or [], by_kind, own)
+    check_choices(rounds, leave_out or [], by_kind, own, quantile=quantile, longest=longest)
     kept_as(keep, window)
     with watched(quiet):
         loaded = load(model, device=device, dtype=dtype, revision=revision)

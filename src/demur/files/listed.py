@@ -5,6 +5,7 @@ In: the folder of the files. Out: their names and hashes, for the manifest; on r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ def require_listed(folder: Path, manifest: str) -> None:
     path = found(folder, manifest)
     if path.is_file():
         require_hashes(folder, read_manifest(path).get(FILES), manifest)
+
+
+def listed(folder: Path, manifests: Sequence[str]) -> set[str] | None:
+    """The names that the manifests of a folder list; None where there is no manifest, or one without a list."""
+    there = [path for name in manifests if (path := found(folder, name)).is_file()]
+    lists = [read_manifest(path).get(FILES) for path in there]
+    names = [set(one) for one in lists if isinstance(one, dict)]
+    return set().union(*names) if names and len(names) == len(there) else None
 
 
 def require_hashes(folder: Path, hashes: Any, manifest: str) -> None:

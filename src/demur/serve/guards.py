@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from demur.defenses import Reading, Tap, Verdict
 from demur.defenses.live.watching import Source
 from demur.errors import InputError
-from demur.files.listed import require_listed
+from demur.files.listed import listed, require_listed
 from demur.guards import LinearGuard, StreamingGuard, load_guard
 from demur.looks import Looks
 from demur.models import Model
@@ -35,7 +35,8 @@ STUDY_PAIRS = (
     ("direction_looks.safetensors", "streaming_direction_guard.safetensors"),
     ("anchors.safetensors", "streaming_guard.safetensors"),
 )
-"""What a study's folder holds: what is watched, and the streaming guard that watches it; the first pair is taken."""
+"""What a study's folder holds: what is watched, and the streaming guard that watches it; the first pair that its
+manifests list is taken."""
 MANIFESTS = (SETTINGS, SETTINGS_FILE)
 """Of studies and of `demur harden`; each lists the guards that were written with it."""
 
@@ -107,10 +108,7 @@ def _spread(places: Sequence[str | Path]) -> list[str]:
     """Files; of a study's folder those of its best pair, of a shared folder or a name of the Hub all that it lists."""
     found: list[str] = []
     for place in places:
-        pair = next(
-            (pair for pair in STUDY_PAIRS if all((Path(place) / one).is_file() for one in pair)),
-            None,
-        )
+        pair = _best_pair(Path(place))
         for manifest in MANIFESTS if pair else ():
             require_listed(Path(place), manifest)
         if pair is None and (Path(place).is_dir() or is_hub_name(place)):
@@ -119,6 +117,13 @@ def _spread(places: Sequence[str | Path]) -> list[str]:
         else:
             found += [str(Path(place) / one) for one in pair] if pair else [str(place)]
     return found
+
+
+def _best_pair(folder: Path) -> tuple[str, str] | None:
+    """The first of `STUDY_PAIRS` that is there; what no manifest lists was left behind by another run."""
+    names = listed(folder, MANIFESTS)
+    there = (pair for pair in STUDY_PAIRS if names is None or names.issuperset(pair))
+    return next((pair for pair in there if all((folder / one).is_file() for one in pair)), None)
 
 
 def _read(place: str) -> Any:

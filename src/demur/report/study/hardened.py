@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from demur.report.parts.groups import attacks, name_of
 from demur.report.parts.labels import Cell, area, percent, plain
 from demur.report.parts.tables import Table
+from demur.studies.material import ROUNDS
 from demur.studies.study.hardened import FOLDER, HARDENED
 from demur.studies.study.left_out import LEFT_OUT
 from demur.studies.study.results import Study
@@ -37,9 +38,10 @@ def hardening_words(study: Study) -> list[str]:
     kept = kept_of(study)
     kinds = kept.get("kinds") or []
     fitted = (
-        f"The hardened guards were fitted on more than this study's own sets: on {plain(kept.get('fitted_on'))} "
-        f"harmless and harmful prompts of the shipped training material, rounds used: {plain(kept.get('rounds'))}. "
-        f"{plain(kept.get('calibrated_on'))} prompts of the study's guard_calibration_harmless set their limits."
+        f"The hardened guards were fitted on more than a study has: on {plain(kept.get('fitted_on'))} harmless and "
+        f"harmful prompts of the shipped training material ({plain(kept.get('rounds'))} of its {ROUNDS} rounds), and "
+        f"on none of this study's sets. Its guard_calibration_harmless ({plain(kept.get('calibrated_on'))} prompts) "
+        f"set their limits."
     )
     return [fitted, f"Kinds of the material that were used ({len(kinds)}): {plain(', '.join(map(str, kinds)))}."]
 
@@ -76,7 +78,7 @@ def kinds_table(study: Study) -> Table:
         found = [of[name, kind] for name in names if (name, kind) in of]
         said = "sets the limit" if all(row.sets_limit for row in found) else "held out"
         shares = [percent(row.value, row.low, row.high, int(row.count)) for row in found]
-        body.append((plain(kind), [Cell(said), *shares]))
+        body.append((plain(kind).replace("_", " "), [Cell(said), *shares]))
     return Table(caption, "kind", [("", "prompts"), *(("", name) for name in names)], body)
 
 

@@ -10,16 +10,27 @@ from typing import Any
 
 from demur.errors import InputError
 from demur.guards.calibration import MINIMUM_CALIBRATION
+from demur.guards.inputs import require_share
 from demur.looks import WINDOW, Looks
 from demur.models import Model
 from demur.prompts import Prompt
+from demur.samplers.step import require_count
 from demur.studies.material import HELD_OUT, OWN, ROUNDS, WRAPPED, kinds_left
 
 
 def check_choices(
-    rounds: int, leave_out: Sequence[str], by_kind: bool = False, calibration: Sequence[Prompt] = ()
+    rounds: int,
+    leave_out: Sequence[str],
+    by_kind: bool = False,
+    calibration: Sequence[Prompt] = (),
+    *,
+    quantile: float = 0.985,
+    longest: int | None = None,
 ) -> tuple[str, ...]:
-    """The kinds that are left; `InputError` for kinds that are unknown, too few prompts, and rounds that do not fit."""
+    """The kinds that are left; `InputError` for unknown kinds, too few prompts, and numbers that do not fit."""
+    require_share("quantile", quantile, 0.985)
+    if longest is not None:
+        require_count("longest", longest)
     if not 1 <= rounds <= ROUNDS:
         raise InputError(f"rounds is {rounds}; expected 1 to {ROUNDS}")
     kinds = kinds_left(leave_out)

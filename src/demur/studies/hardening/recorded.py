@@ -74,6 +74,7 @@ def sets_of(
     *,
     longest: int | None = None,
     with_rest: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[Prompt]]:
     """The prompts of the material that fit the model's context, by the name of their recording; see `harden`."""
     every = {f"round-{number + 1}": prompts_of(number, seed)[0] for number in range(rounds)}
@@ -82,7 +83,12 @@ def sets_of(
             every[name] = [prompt for prompt in every[name] if _tokens(model, prompt) <= longest]
     if with_rest:
         every |= {"rest": rest(seed), TASKS: [prompt for part in tasks(seed) for prompt in part]}
-    return {name: fitting(model, sampler, prompts) for name, prompts in every.items()}
+    fit = {name: fitting(model, sampler, prompts) for name, prompts in every.items()}
+    for name, prompts in every.items():
+        if len(fit[name]) < len(prompts):
+            left = len(prompts) - len(fit[name])
+            say(f"{name}: {left} of {len(prompts)} prompts do not fit the context; left out")
+    return fit
 
 
 def record_sets(

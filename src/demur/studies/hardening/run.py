@@ -58,12 +58,12 @@ def harden(
     by_kind : set the limit so that its promise holds for every kind of held-out harmless prompts by itself; by
         default for plain ones.
     """
-    kinds = check_choices(rounds, leave_out, by_kind, calibration)
+    kinds = check_choices(rounds, leave_out, by_kind, calibration, quantile=quantile, longest=longest)
     kept = kept_as(keep, window)
     out = Path(out)
     chosen_layers = default_layers(model) if layers is None else layers
     made = sampler or model.default_sampler(steps=32, seed=seed)
-    every = sets_of(model, made, rounds, seed, longest=longest, with_rest=with_rest)
+    every = sets_of(model, made, rounds, seed, longest=longest, with_rest=with_rest, say=say)
     if calibration:
         every[OWN] = fitting(model, made, calibration)
     arguments: dict[str, Any] = {"layers": chosen_layers, "batch_size": batch_size, "resume": resume, **kept}

@@ -68,7 +68,13 @@ class Hardening:
 
     @classmethod
     def of(
-        cls, model: Model, sampler: Sampler, rounds: int, seed: int, sets: Mapping[str, Sequence[Prompt]]
+        cls,
+        model: Model,
+        sampler: Sampler,
+        rounds: int,
+        seed: int,
+        sets: Mapping[str, Sequence[Prompt]],
+        say: Callable[[str], None],
     ) -> Hardening:
         """What `rounds` of the material take; `InputError` for rounds or calibration prompts that do not do.
 
@@ -76,7 +82,7 @@ class Hardening:
         """
         kinds = check_choices(rounds, (), calibration=sets[CALIBRATION])
         attacks = tuple(dict.fromkeys(prompt.group for prompt in sets.get("test_attacks", ())))
-        return cls(sets_of(model, sampler, rounds, seed), default_layers(model), kinds, attacks, rounds, seed)
+        return cls(sets_of(model, sampler, rounds, seed, say=say), default_layers(model), kinds, attacks, rounds, seed)
 
     @property
     def count(self) -> int:
@@ -166,6 +172,7 @@ def under_rule(hardened: Hardened, derived: Derived, at_least: int, of_last: int
 
 
 def by_kind(hardened: Hardened) -> pd.DataFrame:
-    """The false positives on held-out prompts of the material; the study's own prompts by the name of their set."""
+    """The false positives on held-out prompts of the material, in the study's names of detectors and of its own set."""
     rows = hardened.false_positives
-    return rows.assign(kind=rows["kind"].replace(OWN, CALIBRATION))
+    names = dict(zip(rows["detector"].unique(), (HARDENED, STREAMING_HARDENED), strict=True))
+    return rows.assign(detector=rows["detector"].map(names), kind=rows["kind"].replace(OWN, CALIBRATION))

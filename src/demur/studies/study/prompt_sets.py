@@ -10,8 +10,10 @@ from pathlib import Path
 
 from demur.bundled import bundled_prompts, is_bundled
 from demur.errors import InputError
+from demur.guards.calibration import MINIMUM_CALIBRATION
 from demur.prompts import Prompt, ReadOptions, read_prompts
 from demur.studies.study.controls import PREFIX, WRAPPED, bundled_controls, wrapped
+from demur.studies.study.directions import CALIBRATION
 from demur.studies.study.results import PROMPT_SETS
 
 OPTIONAL_SETS = ("test_attacks",)
@@ -67,6 +69,16 @@ def require_anchor_prompts(sets: Mapping[str, Sequence[Prompt]], limit: int | No
             raise InputError(
                 f"{name}: {len(sets[name])} prompts, and anchors need at least {FEWEST_FOR_ANCHORS} a side; {cause}"
             )
+
+
+def require_calibration_prompts(sets: Mapping[str, Sequence[Prompt]], limit: int | None) -> None:
+    """Refuse fewer prompts than set a guard's limit, before anything is generated."""
+    count = len(sets[CALIBRATION])
+    if count < MINIMUM_CALIBRATION:
+        cause = "" if limit is None or limit >= MINIMUM_CALIBRATION else f"; --limit {limit} is too low"
+        raise InputError(
+            f"{CALIBRATION}: {count} prompts to calibrate on are too few; give {MINIMUM_CALIBRATION} or more{cause}"
+        )
 
 
 def example_set(name: str, sets: Mapping[str, Sequence[Prompt]], folder: Path) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import torch
 from demur.files.listed import FILES, hashes_of
 from demur.files.locking import locked
 from demur.files.staging import switched
+from demur.guards.inputs import require_share
 from demur.judges import Judge
 from demur.models import Layer, Model
 from demur.prompts import ReadOptions
@@ -31,7 +32,7 @@ from demur.studies.study.controls import PREFIX, fitting
 from demur.studies.study.directions import CALIBRATION
 from demur.studies.study.hardened import Hardening
 from demur.studies.study.made import anchored_by
-from demur.studies.study.prompt_sets import read_sets, require_anchor_prompts
+from demur.studies.study.prompt_sets import read_sets, require_anchor_prompts, require_calibration_prompts
 from demur.studies.study.results import SETTINGS, Study
 
 if TYPE_CHECKING:
@@ -81,9 +82,11 @@ def run_study(
     Raises `InputError` where a set is missing or malformed, before anything is generated; where the model
     refuses too few harmful prompts for an anchor, before the other sets are generated.
     """
+    require_share("quantile", quantile, 0.99)
     out = Path(out)
     sets = read_sets(Path(prompts), limit, read)
     require_anchor_prompts(sets, limit)
+    require_calibration_prompts(sets, limit)
     model = as_model(model, tokenizer)
     sampler = chosen_sampler(model, sampler, steps, None if sampler is not None else seed)
     for name in [name for name in sets if name.startswith(PREFIX)]:
@@ -93,7 +96,7 @@ def run_study(
         sets[name] = fit
     sets = {name: prompts for name, prompts in sets.items() if prompts}
     own = layer_indices(model, layers)
-    hardening = Hardening.of(model, sampler, harden_rounds, seed, sets) if harden else None
+    hardening = Hardening.of(model, sampler, harden_rounds, seed, sets, say) if harden else None
     indices = sorted({*own, *hardening.layers}) if hardening else own
     recorded: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "resume": resume, "progress": progress}
     recordings: dict[str, Recording] = {}
