@@ -18,6 +18,7 @@ NEEDS = {
     "a model from the Hub",
     "a server of demur",
     "a server of demur and another package",
+    "torchrun and a model from the Hub",
     "the files of JailbreakBench and HarmBench, and the Hub",
 }
 """What a block may say that it needs, in its first line: such a block is compiled and not run."""

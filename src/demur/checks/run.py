@@ -26,6 +26,7 @@ from demur.checks.truth import generate_row, states_row
 from demur.checks.weights import files_row, weights_row
 from demur.errors import InputError
 from demur.models import Model, load
+from demur.models.parallel import require_one_process
 from demur.samplers.step import require_at_least
 
 OVERTIME = 1.5
@@ -66,6 +67,7 @@ def check(
         raise InputError(f"{', '.join(options)}: are options of loading, but the model is loaded already")
     else:
         load_again = None
+    require_one_process(model, "demur check")
     started = time.perf_counter()
     bench = Bench(model, plan_of(model, minutes, quick=quick))
     rows = (

@@ -49,9 +49,12 @@ def chat_options(
     return found
 
 
-def run_options(attention: str | None, compiled: bool, device_map: str | None, cache: str | None) -> dict[str, Any]:
+def run_options(
+    attention: str | None, compiled: bool, device_map: str | None, cache: str | None, tp_plan: str | None = None
+) -> dict[str, Any]:
     """Arguments of `demur.load` for how a network is run; only what was asked for."""
     found = {"attention": attention, "compile": compiled, "device_map": device_map, "cache": cache}
+    found |= {"tp_plan": tp_plan}
     return {name: value for name, value in found.items() if value}
 
 

@@ -65,6 +65,9 @@ Attention = Annotated[str | None, typer.Option(help="Attention of transformers, 
 CacheKind = Annotated[str | None, typer.Option("--cache", help="Cache of an autoregressive model: dynamic or static.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile each block with torch.compile.")]
 DeviceMap = Annotated[str | None, typer.Option(help="auto: spread the model over all GPUs, in place of --device.")]
+TpPlan = Annotated[
+    str | None, typer.Option(help="auto: split the model over the processes of torchrun, by transformers' plan.")
+]
 Revision = Annotated[str | None, typer.Option(help="Revision of a Hub model.")]
 Out = Annotated[Path, typer.Option(help="Where to write.")]
 JudgeName = Annotated[

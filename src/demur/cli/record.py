@@ -50,6 +50,7 @@ from demur.cli.options import (
     System,
     Template,
     TemplateArg,
+    TpPlan,
 )
 from demur.cli.output import Output
 from demur.errors import InputError
@@ -89,6 +90,7 @@ def record(
     compiled: Compile = False,
     cache_kind: CacheKind = None,
     device_map: DeviceMap = None,
+    tp_plan: TpPlan = None,
     revision: Revision = None,
     system: System = None,
     no_system: NoSystem = False,
@@ -108,6 +110,10 @@ def record(
     allow_unverified: AllowUnverified = False,
 ) -> None:
     """Generate for every prompt and record the states of every step."""
+    if tp_plan is not None:
+        from demur.models.parallel import is_first
+
+        quiet = quiet or not is_first()
     told = Output(quiet)
     import demur
 
@@ -115,7 +121,7 @@ def record(
         raise InputError(f"--keep is {keep!r}; give phi, signal or looks")
     share = _part_of(part)
     chat = chat_options(system, no_system, template, template_arg, mode, family)
-    chat |= run_options(attention, compiled, device_map, cache_kind)
+    chat |= run_options(attention, compiled, device_map, cache_kind, tp_plan)
     rows = prompts_of(prompts, column, label, encoding)
     fitted = demur.Anchors.load(anchors) if anchors else None
     texts = responses_of(responses, rows, response_column, encoding) if responses else None

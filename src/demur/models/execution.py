@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from demur.errors import InputError
+from demur.models.parallel import group_size
 
 if TYPE_CHECKING:
     from demur.models.model import Model
@@ -47,14 +48,21 @@ class Execution:
     compile: bool = False
     device_map: str | Mapping[str, Any] | None = None
     cache: str | None = None
+    tp_plan: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """What was asked for, as plain values; empty where all is as transformers has it."""
         where = self.device_map
         if isinstance(where, Mapping):
             where = {module: str(device) for module, device in where.items()}
-        found = {"attention": self.attention, "compile": self.compile, "device_map": where, "cache": self.cache}
+        found: dict[str, Any] = {"attention": self.attention, "compile": self.compile, "device_map": where}
+        found |= {"cache": self.cache, "tp_plan": self.tp_plan, "tp_size": group_size() if self.tp_plan else 0}
         return {name: value for name, value in found.items() if value}
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether transformers puts the weights where they belong, on several devices or in several processes."""
+        return self.device_map is not None or self.tp_plan is not None
 
     def require_cache(self, name: str) -> None:
         """Refuse a cache that does not keep what is put into it, or that demur does not know."""
@@ -66,6 +74,8 @@ class Execution:
 
     def require_placeable(self, name: str, device: str, *, is_plain: bool) -> None:
         """Refuse a device map beside a device, and for what transformers does not load by itself."""
+        if self.tp_plan is not None:
+            self._require_splittable(name, device, is_plain=is_plain)
         if self.device_map is None:
             return
         if device != "auto":
@@ -77,6 +87,26 @@ class Execution:
             )
         if find_spec("accelerate") is None:
             raise InputError("device_map needs accelerate: pip install accelerate")
+
+    def _require_splittable(self, name: str, device: str, *, is_plain: bool) -> None:
+        """Refuse a tensor-parallel plan in one process, beside what excludes it, and for other checkpoints."""
+        if self.tp_plan != "auto":
+            raise InputError(
+                f"{name}: tp_plan is {self.tp_plan!r}; give 'auto', which is transformers' plan of the class"
+            )
+        beside = {"device": device != "auto", "device_map": self.device_map is not None, "compile": self.compile}
+        if given := [option for option, is_given in beside.items() if is_given]:
+            raise InputError(f"{name}: {given[0]} and tp_plan exclude each other; leave one of them out")
+        if not is_plain:
+            raise InputError(
+                f"{name}: tp_plan is for folders of safetensors in transformers' own classes, and this is an adapter, "
+                f"a .gguf file or a diffusion model; leave it out"
+            )
+        if group_size() < 2:
+            raise InputError(
+                f"{name}: tp_plan splits a network over several processes, and this is one alone; start the program "
+                f"with torchrun --nproc-per-node N, with a GPU for each of the N"
+            )
 
 
 def attend(network: Any, attention: str | None, name: str) -> None:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from demur.errors import InputError
+from demur.models.parallel import from_first, is_split, own_share, whole
 from demur.models.weight_files import wrapper_prefix
 
 CHUNK = 64 << 20
@@ -33,11 +35,19 @@ _tokenizers: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 
 
 def network_hash(network: Any) -> str:
-    """blake2b over a network's parameters, persistent buffers and config; computed again when a weight has changed."""
+    """blake2b over a network's parameters, persistent buffers and config; computed again when a weight has changed.
+
+    A network that is split over processes is hashed by all of them together, once, when it is loaded: later any one may
+    ask alone. Raises `InputError` where its weights were edited since.
+    """
     stamp = network_stamp(network)
     if network not in _known or _known[network][0] != stamp:
+        shared = any(is_split(tensor) for tensor in _tensors(network).values())
+        if shared and network in _known:
+            raise InputError("the weights of a network that is split over processes were edited; save it and load anew")
         content = json.dumps([_tensor_hashes(network), computed_config(network.config)], sort_keys=True)
-        _known[network] = stamp, hashlib.blake2b(content.encode(), digest_size=32).hexdigest()
+        found = hashlib.blake2b(content.encode(), digest_size=32).hexdigest()
+        _known[network] = stamp, from_first(found) if shared else found
     return _known[network][1]
 
 
@@ -45,7 +55,7 @@ def network_stamp(network: Any) -> bytes:
     """Sums over the bits of every weight and the config: cheap, and changed by any edit in place."""
     import torch
 
-    sums = [_bit_sums(tensor.detach()) for tensor in _tensors(network).values()]
+    sums = [_bit_sums(own_share(tensor.detach())) for tensor in _tensors(network).values()]
     found = torch.stack([one.cpu() for one in sums]) if sums else torch.zeros(0)
     settings = json.dumps(computed_config(network.config), sort_keys=True)
     return hashlib.blake2b(found.numpy().tobytes() + settings.encode(), digest_size=32).digest()
@@ -99,13 +109,14 @@ def _tensor_hashes(network: Any) -> list[list[str]]:
     by_place: dict[tuple[Any, ...], Any] = {}
     places: dict[str, tuple[Any, ...]] = {}
     for name, tensor in _tensors(network).items():
-        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, str(tensor.device))
-        places[name] = place if tensor.data_ptr() else (name,)
+        start = 0 if is_split(tensor) else tensor.data_ptr()
+        place = (start, tuple(tensor.shape), tensor.stride(), tensor.dtype, str(tensor.device))
+        places[name] = place if start else (name,)
         by_place.setdefault(places[name], tensor)
     digests: dict[tuple[Any, ...], str] = {}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for place, tensor in by_place.items():
-            data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            data = whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             parts = pool.map(_bytes_hash, [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)])
             digests[place] = hashlib.blake2b(b"".join(parts), digest_size=32).hexdigest()
     kinds = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in _tensors(network).items()}

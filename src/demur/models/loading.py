@@ -31,7 +31,7 @@ from demur.models.execution import (
     settle,
 )
 from demur.models.families import require_autoregressive
-from demur.models.fingerprint import files_hash, network_stamp
+from demur.models.fingerprint import files_hash, network_hash, network_stamp
 from demur.models.formats.a2d import build_a2d
 from demur.models.formats.causal import build_causal, reading
 from demur.models.formats.diffusion_gemma import build_diffusion_gemma
@@ -48,6 +48,7 @@ from demur.models.hub import hub_folder
 from demur.models.in_memory import from_network, is_network
 from demur.models.json_file import read_json, read_json_if_there
 from demur.models.model import Model
+from demur.models.parallel import try_split
 from demur.models.tokenizer_files import TOKENIZER_FILES, has_tokenizer, read_tokenizer
 from demur.models.traits import DEFAULT, FAMILIES, Family
 from demur.models.weight_files import has_weights
@@ -96,6 +97,7 @@ def load(
     compile: bool = False,
     device_map: str | Mapping[str, Any] | None = None,
     cache: str | None = None,
+    tp_plan: str | None = None,
     system: str | None = SYSTEM_PROMPT,
     template: str | None = None,
     template_arguments: Mapping[str, Any] | None = None,
@@ -123,6 +125,8 @@ def load(
         to devices spreads a checkpoint over several (needs accelerate). cache : of an autoregressive model,
         transformers' "dynamic" or "static"; by default the network's choice. These four change results by rounding
         alone, are kept in the provenance, and are proven by `demur.check` with the same arguments.
+    tp_plan : "auto" splits a network over the processes that torchrun started, by transformers' own plan; `record` is
+        then called in all of them alike. See docs/scale.md.
     system, template, template_arguments : of the chat format, see `ChatFormat.of`; system=None for no system prompt.
 
     A folder without tokenizer files loads too; then only prompts given as token ids can be used.
@@ -135,6 +139,7 @@ def load(
         loading |= {"mode": mode, "mask_token_id": mask_token_id is not None}
         loading |= {"device": device != "auto" and device, "dtype": dtype != "auto" and dtype}
         loading |= {"attention": attention, "compile": compile, "device_map": device_map, "cache": cache}
+        loading |= {"tp_plan": tp_plan}
         _require_no_loading(loading)
         return _in_memory(name_or_path, tokenizer, family, ChatFormat.of(tokenizer, system, **chat))
     if tokenizer is not None:
@@ -142,7 +147,7 @@ def load(
             f"{name_or_path}: brings its own tokenizer; leave tokenizer out, which is for networks in memory"
         )
     name, place = str(name_or_path), _device(device)
-    execution = Execution(attention, compile, device_map, cache)
+    execution = Execution(attention, compile, device_map, cache, tp_plan)
     execution.require_cache(name)
     source = _resolve(name, revision, gguf_file, code=trust_remote_code)
     base, tokens = source, source
@@ -150,16 +155,18 @@ def load(
         base = _base(source, code=trust_remote_code)
         tokens = source if has_tokenizer(source.folder) else base
     execution.require_placeable(name, device, is_plain=_is_plain(source))
-    built = _built(name, base, _dtype(dtype, place), place, family, device_map, trust_remote_code=trust_remote_code)
+    built = _built(name, base, _dtype(dtype, place), place, family, execution, trust_remote_code=trust_remote_code)
     if source.gguf_file is None and is_adapter(source.folder):
         built = replace(built, network=merged(built.network, source.folder))
     built = in_mode(built, mode, name)
-    network = (built.network if device_map is not None else built.network.to(place)).eval()
+    network = (built.network if execution.is_placed else built.network.to(place)).eval()
     require_in_memory(network, name)
     attend(network, attention, name)
     if quantisation := quantisation_in(network):
         with reading(base.folder):
             settle(network)
+    if tp_plan is not None:
+        try_split(network, name)
     tokenizer = _tokenizer(tokens, built, trust_remote_code=trust_remote_code)
     chat_format = ChatFormat.of(tokenizer, system, **chat)
     made = from_network(
@@ -182,10 +189,13 @@ def load(
         raise InputError(
             f"{name}: is no autoregressive model, and its sampler has a cache of its own or none; leave cache out"
         )
+    if tp_plan is not None:
+        network_hash(network)  # while all processes are here
     made.execution = execution.describe() | ({"quantization": quantisation} if quantisation else {})
     options: dict[str, Any] = {"revision": revision, "gguf_file": gguf_file, "family": family, "mode": mode}
     options |= {"mask_token_id": mask_token_id}
     options |= {"attention": attention, "compile": compile, "device_map": device_map, "cache": cache}
+    options |= {"tp_plan": tp_plan}
     options |= {"trust_remote_code": trust_remote_code}
     made.loading = {
         "name_or_path": name if is_bundled(name) else _absolute(name),
@@ -249,7 +259,7 @@ def _built(
     dtype: str | torch.dtype,
     device: torch.device,
     family: Family | None,
-    device_map: str | Mapping[str, Any] | None = None,
+    execution: Execution,
     *,
     trust_remote_code: bool,
 ) -> Built:
@@ -271,8 +281,10 @@ def _built(
         return Built(build_gguf(folder, gguf_file, dtype), DEFAULT, [])
     tokens = read_json_if_there(folder / "tokenizer_config.json")
     require_autoregressive(name, config, tokens, asked=family is not None)
-    quantisation_of(config, folder)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device_map": device_map}
+    if quantisation_of(config, folder) and execution.tp_plan is not None:
+        raise InputError(f"{name}: is quantised, which is not supported with tp_plan; leave tp_plan out")
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device_map": execution.device_map}
+    options |= {"tp_plan": execution.tp_plan}
     if not is_adapter(folder):
         return Built(build_causal(config, folder, dtype, **options), DEFAULT, [])
     with without_adapter(folder) as alone:

@@ -20,6 +20,7 @@ import torch
 from demur.errors import InputError
 from demur.looks import WINDOW
 from demur.models import Layer, Model
+from demur.models.parallel import is_first, processes_of, require_one_process
 from demur.prompts import Prompt, as_prompts, prompts_hash
 from demur.provenance import Provenance, require_comparable
 from demur.recording import folder as files
@@ -32,6 +33,7 @@ from demur.recording.looked import Precision, described, look_arrays, require_pr
 from demur.recording.parts import RUN_ROWS, part_manifest, rows_of_part
 from demur.recording.progress import begin as begun
 from demur.recording.recording import Recording
+from demur.recording.together import keep_together
 from demur.samplers import Sampler
 from demur.signal import Anchors, AnchorSums
 
@@ -95,7 +97,10 @@ def record(
     model = as_model(model, tokenizer, needs_tokenizer=any(prompt.token_ids is None for prompt in checked))
     sampler = chosen_sampler(model, sampler, steps, seed)
     if engine is not None:
+        require_one_process(model, "an engine")
         engine.require(model, sampler)
+    if (is_split := processes_of(model) > 1) and out is None:
+        raise InputError(f"{model.name}: is split over processes; give out=…, a folder that all of them see")
     indices = layer_indices(model, layers)
     texts = None if responses is None else checked_responses(responses, checked)
     encoded = encode(model, checked, sampler, texts)
@@ -126,6 +131,7 @@ def record(
         texts = None if texts is None else [texts[row] for row in places]
         own = describe(model, checked, sampler, indices, texts, versions)
         manifest = part_manifest(manifest, part, batch_size, own, inputs_hash(encoded))
+    shown = False if is_split and not is_first() else progress
     temporary = tempfile.TemporaryDirectory(prefix="demur-") if out is None else None
     folder = Path(temporary.name if temporary else out or "")
 
@@ -133,13 +139,14 @@ def record(
         left = encoded.chosen(np.flatnonzero(~np.isin(encoded.rows, done)))
         generated = batches if engine is None else engine.batches
         every = generated(model, left, sampler, indices, batch_size, [prompt.id for prompt in checked], looks)
-        for batch in _told(every, folder.name, len(done), len(checked), progress):
+        for batch in _told(every, folder.name, len(done), len(checked), shown):
             arrays = _arrays(batch, kept_anchors, indices, kept_looks)
             if places is not None:
                 arrays[RUN_ROWS] = places[batch.rows]
             yield Kept(arrays, _table(batch, checked))
 
-    keep_all(folder, manifest, recorded, lambda root: files.save_tokenizer(root, model.tokenizer), resume=resume)
+    keeping = keep_together if is_split else keep_all
+    keeping(folder, manifest, recorded, lambda root: files.save_tokenizer(root, model.tokenizer), resume=resume)
     recording = Recording(folder)
     recording._temporary = temporary
     return recording

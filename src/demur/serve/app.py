@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 
 import demur
 from demur.models import Model
+from demur.models.parallel import require_one_process
 from demur.serve.chat import Chat
 from demur.serve.engines.choose import engine_for
 from demur.serve.faults import Fault
@@ -51,6 +52,7 @@ def make_app(
     log : file of verdicts. Raises `ProvenanceError` where guards and model do not belong together, `InputError` for
     settings that cannot hold.
     """
+    require_one_process(model, "the server")
     settings = settings or Settings()
     engine, longest, temperature = engine_for(model, watched, settings)
     written = VerdictLog(log, with_text=log_text) if log is not None else None

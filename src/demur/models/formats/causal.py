@@ -16,6 +16,7 @@ import torch
 
 from demur.errors import InputError
 from demur.models.limits import OWN_ATTENTION, require_fitting_size, require_sane_config
+from demur.models.parallel import split_options
 from demur.models.weight_files import SINGLE, named, read_headers, weight_files, wrapper_prefix
 
 DType = str | torch.dtype
@@ -30,6 +31,7 @@ def build_causal(
     *,
     trust_remote_code: bool,
     device_map: str | Mapping[str, Any] | None = None,
+    tp_plan: str | None = None,
 ) -> Any:
     """The network of a folder with config.json and safetensors.
 
@@ -49,6 +51,8 @@ def build_causal(
     options: dict[str, Any] = {"config": settings, "use_safetensors": True, "trust_remote_code": trust_remote_code}
     if device_map is not None:
         options["device_map"] = device_map
+    if tp_plan is not None:
+        options |= split_options(settings, folder)
     if prefix:
         warnings.warn(f"{folder}: every tensor's name begins with {prefix!r}, which was taken off", stacklevel=4)
         options["key_mapping"] = {"^" + prefix.replace(".", r"\."): ""}

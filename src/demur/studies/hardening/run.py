@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from demur.models import Layer, Model
+from demur.models.parallel import require_one_process
 from demur.prompts import Prompt
 from demur.samplers import Sampler
 from demur.studies.hardening.choices import check_choices, default_layers, kept_as
@@ -60,6 +61,7 @@ def harden(
     """
     kinds = check_choices(rounds, leave_out, by_kind, calibration, quantile=quantile, longest=longest)
     kept = kept_as(keep, window)
+    require_one_process(model, "demur harden")
     out = Path(out)
     chosen_layers = default_layers(model) if layers is None else layers
     made = sampler or model.default_sampler(steps=32, seed=seed)

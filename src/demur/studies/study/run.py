@@ -19,6 +19,7 @@ from demur.files.staging import switched
 from demur.guards.inputs import require_share
 from demur.judges import Judge
 from demur.models import Layer, Model
+from demur.models.parallel import require_one_process
 from demur.prompts import ReadOptions
 from demur.recording import Recording, record
 from demur.recording.arguments import as_model, chosen_sampler, layer_indices
@@ -88,6 +89,7 @@ def run_study(
     require_anchor_prompts(sets, limit)
     require_calibration_prompts(sets, limit)
     model = as_model(model, tokenizer)
+    require_one_process(model, "a study")
     sampler = chosen_sampler(model, sampler, steps, None if sampler is not None else seed)
     for name in [name for name in sets if name.startswith(PREFIX)]:
         fit = fitting(model, sampler, sets[name])
