@@ -117,6 +117,13 @@ def test_heads_that_do_not_divide_and_classes_without_a_plan_are_refused(monkeyp
         split_options(GPT2Config(), "m")
 
 
+def test_a_quantised_checkpoint_is_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("demur.models.loading.quantisation_of", lambda *_: "bitsandbytes")
+    with pytest.raises(InputError, match="is quantised, which is not supported with tp_plan"):
+        demur.load("demur/tiny-ar", tp_plan="auto")
+
+
 def test_jobs_of_one_process_refuse_a_split_model(model: Model, tmp_path: Path) -> None:
     two = dataclasses.replace(model, execution={"tp_plan": "auto", "tp_size": 2})
     jobs: dict[str, Callable[[], object]] = {
