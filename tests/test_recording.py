@@ -241,11 +241,26 @@ def test_states_that_are_not_finite_name_prompt_and_step(toy_model: Model, tmp_p
 
 
 @pytest.mark.parametrize(("batch_size", "mend"), [(4, "batch_size (--batch-size) 2 or less"), (1, "a smaller dtype")])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes"),
+        RuntimeError("MPS backend out of memory"),
+        MemoryError(),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
 def test_a_batch_that_memory_does_not_hold_is_named_with_its_mend(
-    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int, mend: str
+    toy_model: Model,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    mend: str,
+    fault: Exception,
 ) -> None:
     def full(*given: object, **more: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise fault
 
     with monkeypatch.context() as patch:
         patch.setattr(Autoregressive, "steps", full)

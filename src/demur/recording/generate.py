@@ -119,10 +119,19 @@ def batches(
     for chosen in Plan(encoded, batch_size):
         try:
             batch = generate(model, chosen, sampler, layers, looks)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not _is_lack_of_memory(error):
+                raise
             raise _no_room(model, chosen) from error
         require_finite(batch, ids, looks)
         yield batch
+
+
+def _is_lack_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """CUDA has a class for it; the processor's allocator and MPS have words alone."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "out of memory"))
 
 
 def _no_room(model: Model, chosen: Sequence[Encoded]) -> InputError:
