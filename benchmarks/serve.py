@@ -163,16 +163,21 @@ def measured(name: str, steps: int, args: argparse.Namespace) -> Iterator[dict[s
         }
 
 
-def summed_up(
-    model: Model, watched: list[Watched], steps: int, at_once: int, rounds: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Medians over the rounds, and the rounds."""
+def compared(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the rounds, of ratios within a round and of the time to the first text."""
     ratios = {
         kind: statistics.median(one["guarded"][kind] / one["plain"][kind] for one in rounds)
         for kind in ("per_second", "per_cpu_second")
     }
     firsts = {way: statistics.median(one[way]["first_text_seconds"] for one in rounds) for way in ("plain", "guarded")}
-    found: dict[str, Any] = {"guarded_over_plain": ratios, "first_text_seconds": firsts}
+    return {"guarded_over_plain": ratios, "first_text_seconds": firsts}
+
+
+def summed_up(
+    model: Model, watched: list[Watched], steps: int, at_once: int, rounds: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Medians over the rounds, and the rounds."""
+    found = compared(rounds)
     if model.traits.left_to_right:  # each pass of the fastest plain round makes a token for each request
         passes_a_second = max(one["plain"]["per_cpu_second"] for one in rounds) / at_once
         found["judging_share_of_a_pass"] = judging(model, watched, steps, at_once) * passes_a_second

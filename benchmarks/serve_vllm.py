@@ -29,7 +29,7 @@ import openai
 import demur
 from machine import RESULTS, write_result
 from ray_engine import processor_seconds
-from serve import guarding
+from serve import compared, guarding
 
 SERVER = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--max-num-seqs", "32")
 """What `vllm serve` runs."""
@@ -107,16 +107,6 @@ def timed(process: int, client: openai.OpenAI, at_once: int, steps: int) -> dict
     return {"tokens": made, "per_second": made / clock, "per_cpu_second": made / cpu, "first_text_seconds": first}
 
 
-def summed_up(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the rounds of ratios within a round, and the rounds."""
-    ratios = {
-        kind: statistics.median(one["guarded"][kind] / one["plain"][kind] for one in rounds)
-        for kind in ("per_second", "per_cpu_second")
-    }
-    firsts = {way: statistics.median(one[way]["first_text_seconds"] for one in rounds) for way in ("plain", "guarded")}
-    return {"guarded_over_plain": ratios, "first_text_seconds": firsts, "rounds": rounds}
-
-
 def main() -> None:
     args = parsed()
     model = demur.load(args.model, device="cpu", dtype=args.dtype)
@@ -141,7 +131,10 @@ def main() -> None:
                     before.append({**found, "load": os.getloadavg()[0]})
                     print(f"{at_once} at once: {before[-1]}", file=sys.stderr, flush=True)
                 facts = {"model": Path(args.model).name, "dtype": args.dtype, "steps": args.steps, "hold": "look"}
-                write_result(args.out, {**facts, **{f"{key} at once": summed_up(one) for key, one in rounds.items()}})
+                write_result(
+                    args.out,
+                    {**facts, **{f"{key} at once": {**compared(one), "rounds": one} for key, one in rounds.items()}},
+                )
 
 
 if __name__ == "__main__":

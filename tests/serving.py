@@ -79,6 +79,25 @@ def served(name: str = "demur/tiny-ar", count: int = 24, device: str = "cpu", dt
     return Served(model, [Watched("direction", direction, guard)], prompts, recording, stops, guard.step_scores(errors))
 
 
+def served_on_looks(device: str = "cpu", dtype: str = "float32") -> Served:
+    """Guards over whole answers of 32 tokens, with the prompt's own state as look 0."""
+    model = demur.load("demur/tiny-ar", device=device, dtype=dtype)
+    sets = [("guard_train_harmless", 20), ("guard_calibration_harmless", 20), ("anchors_harmful", 20)]
+    prompts = [*toy_prompts("test_attacks", 8), *toy_prompts("test_harmless", 8)]
+    train, held_out, harmful, recording = (
+        demur.record(model, rows, steps=32, keep="looks", window=16, batch_size=32, progress=False)
+        for rows in (*(toy_prompts(*one) for one in sets), prompts)
+    )
+    looks = recording.looks
+    direction = DirectionGuard(places=looks).fit(states_of(train, looks), harmful=states_of(harmful, looks))
+    guard = StreamingGuard(alpha=0.1, side="high").fit(
+        direction.place_errors(states_of(train, looks)), calibration=direction.place_errors(states_of(held_out, looks))
+    )
+    errors = direction.place_errors(states_of(recording, looks))
+    stops = direction.steps_of(guard.stops(errors), 32)
+    return Served(model, [Watched("looks", direction, guard)], prompts, recording, stops, guard.step_scores(errors))
+
+
 @contextlib.contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """The application on uvicorn, on a port of this machine; its address."""

@@ -12,11 +12,9 @@ import torch
 import demur
 from demur import InputError
 from demur.defenses import GuardStopping, generate_guarded
-from demur.guards import DirectionGuard, StreamingGuard, states_of
 from demur.models import Model
 from demur.recording.generate import pad_left
-from demur.serve import Settings, Watched, make_app
-from serving import PATIENCE, SAMPLERS, app_of, chat, running, served, toy_prompts
+from serving import PATIENCE, SAMPLERS, app_of, chat, running, served, served_on_looks, toy_prompts
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 SETTINGS: dict[str, dict[str, Any]] = {**SAMPLERS, "demur/tiny-block": {"steps": 8, "response_length": 32}}
@@ -103,29 +101,14 @@ def test_transformers_generate_stops_what_the_recording_stops(options: dict[str,
 
 
 def test_a_server_in_half_precision_judges_prompts_and_whole_answers() -> None:
-    model = demur.load("demur/tiny-ar", device="cuda", dtype="bfloat16")
-    harmless, held_out, harmful = (
-        demur.record(model, toy_prompts(kind, 20), steps=32, keep="looks", batch_size=20, progress=False)
-        for kind in ("guard_train_harmless", "guard_calibration_harmless", "anchors_harmful")
-    )
-    looks = harmless.looks
-    direction = DirectionGuard(places=looks).fit(states_of(harmless, looks), harmful=states_of(harmful, looks))
-    guard = StreamingGuard(alpha=0.1, side="high").fit(
-        direction.place_errors(states_of(harmless, looks)),
-        calibration=direction.place_errors(states_of(held_out, looks)),
-    )
-    watched = [Watched("looks", direction, guard)]
-    app = make_app(model, watched, Settings(slots=8, max_prompt_tokens=256))
+    one = served_on_looks(device="cuda", dtype="bfloat16")
+
+    def ask(prompt: str) -> httpx2.Response:
+        return httpx2.post(f"{address}/v1/chat/completions", json=chat(prompt, one.model.name), timeout=PATIENCE)
+
     rows = [*toy_prompts("anchors_harmful", 8), *toy_prompts("test_harmless", 8)]
-    with running(app) as address, ThreadPoolExecutor(8) as pool:
-        answers = list(
-            pool.map(
-                lambda prompt: httpx2.post(
-                    f"{address}/v1/chat/completions", json=chat(prompt, model.name), timeout=PATIENCE
-                ),
-                rows,
-            )
-        )
+    with running(app_of(one, slots=8)) as address, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, rows))
     assert {answer.status_code for answer in answers} <= {200, 400}
     assert len([answer for answer in answers[8:] if answer.status_code == 200]) > 4
 

@@ -17,7 +17,7 @@ import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from serving import PATIENCE, Served, app_of, changed, chat, running, served, toy_prompts
+from serving import PATIENCE, Served, app_of, changed, chat, running, served, served_on_looks
 
 REQUESTS = int(os.environ.get("DEMUR_SERVE_REQUESTS", "48"))
 """200 in `make test-serve`."""
@@ -254,26 +254,7 @@ def test_a_key_is_needed_where_one_is_set_but_for_the_state() -> None:
 
 @pytest.fixture(scope="module")
 def on_looks() -> Served:
-    """Guards over whole answers of 32 tokens, with the prompt's own state as look 0."""
-    import demur
-    from demur.guards import DirectionGuard, StreamingGuard, states_of
-    from demur.serve import Watched
-
-    model = demur.load("demur/tiny-ar", device="cpu")
-    sets = [("guard_train_harmless", 20), ("guard_calibration_harmless", 20), ("anchors_harmful", 20)]
-    prompts = [*toy_prompts("test_attacks", 8), *toy_prompts("test_harmless", 8)]
-    train, held_out, harmful, recording = (
-        demur.record(model, rows, steps=32, keep="looks", window=16, batch_size=32, progress=False)
-        for rows in (*(toy_prompts(*one) for one in sets), prompts)
-    )
-    looks = recording.looks
-    direction = DirectionGuard(places=looks).fit(states_of(train, looks), harmful=states_of(harmful, looks))
-    guard = StreamingGuard(alpha=0.1, side="high").fit(
-        direction.place_errors(states_of(train, looks)), calibration=direction.place_errors(states_of(held_out, looks))
-    )
-    errors = direction.place_errors(states_of(recording, looks))
-    stops = direction.steps_of(guard.stops(errors), 32)
-    return Served(model, [Watched("looks", direction, guard)], prompts, recording, stops, guard.step_scores(errors))
+    return served_on_looks()
 
 
 def test_whole_answers_are_judged_at_their_looks_and_the_prompt_before_the_first_token(on_looks: Served) -> None:

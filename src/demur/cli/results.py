@@ -54,7 +54,9 @@ def study_tables(study: Study) -> list[Table]:
 
 def hardening_facts(study: Study) -> dict[str, Any]:
     """What a study keeps of the shipped material; empty where it used none."""
-    kept = study.settings.get("hardening")
+    from demur.report.study.hardened import kept_of
+
+    kept = kept_of(study)
     return {"hardening": kept} if kept else {}
 
 

@@ -138,12 +138,25 @@ def quantisation_in(network: Any) -> dict[str, Any]:
 
 
 def settle(network: Any) -> None:
-    """Let one token pass through a quantised network.
+    """Let one token pass through a network.
 
-    Some methods unpack their weights in the first pass; a fingerprint taken before is not that of what computes.
+    Some methods of quantisation unpack their weights in the first pass; a fingerprint taken before is not that of what
+    computes.
     """
     with torch.inference_mode():
         network(torch.zeros((1, 1), dtype=torch.int64, device=network.get_input_embeddings().weight.device))
+
+
+def try_split(network: Any, name: str) -> None:
+    """Let one token pass through a split network, because some plans do not fit a config and fail only then."""
+    try:
+        settle(network)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{name}: transformers' plan does not run over {group_size()} processes: {reason}; "
+            f"give torchrun another number of processes, or leave tp_plan out"
+        ) from error
 
 
 def compile_blocks(model: Model) -> None:

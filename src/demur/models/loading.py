@@ -29,6 +29,7 @@ from demur.models.execution import (
     quantisation_of,
     require_in_memory,
     settle,
+    try_split,
 )
 from demur.models.families import require_autoregressive
 from demur.models.fingerprint import files_hash, network_hash, network_stamp
@@ -48,7 +49,6 @@ from demur.models.hub import hub_folder
 from demur.models.in_memory import from_network, is_network
 from demur.models.json_file import read_json, read_json_if_there
 from demur.models.model import Model
-from demur.models.parallel import try_split
 from demur.models.tokenizer_files import TOKENIZER_FILES, has_tokenizer, read_tokenizer
 from demur.models.traits import DEFAULT, FAMILIES, Family
 from demur.models.weight_files import has_weights

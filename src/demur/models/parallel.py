@@ -70,20 +70,6 @@ def split_options(settings: Any, folder: Any) -> dict[str, Any]:
     return {"distributed_config": config(tp_size=size, tp_plan="auto")}  # type: ignore[misc]
 
 
-def try_split(network: Any, name: str) -> None:
-    """Let one token pass through a split network, because some plans do not fit a config and fail only then."""
-    place = network.get_input_embeddings().weight.device
-    try:
-        with torch.inference_mode():
-            network(torch.zeros((1, 1), dtype=torch.int64, device=place))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{name}: transformers' plan does not run over {group_size()} processes: {reason}; "
-            f"give torchrun another number of processes, or leave tp_plan out"
-        ) from error
-
-
 def is_split(tensor: Any) -> bool:
     """Whether a process holds only its share of a tensor."""
     return hasattr(tensor, "full_tensor")

@@ -23,7 +23,7 @@ from demur.recording.progress import planned
 from demur.samplers import Sampler
 from demur.signal import Signal
 from demur.studies.material import OWN, ROUNDS, TASKS, family_of, kind_of, material, rest, tasks
-from demur.studies.study.controls import fitting
+from demur.studies.study.controls import fitting_sets
 from demur.studies.study.directions import LOOKS as EIGHTHS
 from demur.studies.study.directions import placed, states_deriver
 from demur.studies.study.fewer import fewer
@@ -83,12 +83,7 @@ def sets_of(
             every[name] = [prompt for prompt in every[name] if _tokens(model, prompt) <= longest]
     if with_rest:
         every |= {"rest": rest(seed), TASKS: [prompt for part in tasks(seed) for prompt in part]}
-    fit = {name: fitting(model, sampler, prompts) for name, prompts in every.items()}
-    for name, prompts in every.items():
-        if len(fit[name]) < len(prompts):
-            left = len(prompts) - len(fit[name])
-            say(f"{name}: {left} of {len(prompts)} prompts do not fit the context; left out")
-    return fit
+    return fitting_sets(model, sampler, every, say)
 
 
 def record_sets(

@@ -7,7 +7,7 @@ dangerous, and harmless requests inside the very wrappers of the attacks.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from demur.bundled import bundled_prompts
@@ -75,6 +75,17 @@ def _without_rest(text: str, goal: str, request: str) -> str:
 def _content(goal: str) -> set[str]:
     """The words of a goal by which it is known again: those of four letters or more that are not too common."""
     return set(re.findall(r"[^\W\d_]{4,}", goal.lower())) - COMMON
+
+
+def fitting_sets(
+    model: Model, sampler: Sampler, sets: Mapping[str, Sequence[Prompt]], say: Callable[[str], None]
+) -> dict[str, list[Prompt]]:
+    """The prompts of each set that fit, and a line of news for each set of which some do not."""
+    found = {name: fitting(model, sampler, prompts) for name, prompts in sets.items()}
+    for name, prompts in sets.items():
+        if left := len(prompts) - len(found[name]):
+            say(f"{name}: {left} of {len(prompts)} prompts do not fit the context; left out")
+    return found
 
 
 def fitting(model: Model, sampler: Sampler, prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -99,6 +99,13 @@ def derived_from(
             found[name] = derive(recording, [*wanted, *further, *of_tests])
     found = {name: found[name] for name in recordings}
     made = {name: recording.provenance for name, recording in recordings.items()}
+
+    def errors(one: Directions) -> dict[str, Any]:
+        return {name: values[one.name] for name, values in found.items()}
+
+    def looks(one: Directions) -> dict[str, Signal]:
+        return {name: one.watched(values[f"{one.name}_looks"], recordings[name]) for name, values in found.items()}
+
     return Derived(
         by_layer={
             layer: {
@@ -112,19 +119,10 @@ def derived_from(
         lengths={name: values["answer_tokens"] for name, values in found.items()},
         predicted={name: values["predicted"] for name, values in found.items() if "predicted" in values},
         directions=directions,
-        towards={name: values["direction"] for name, values in found.items() if directions},
-        looks={
-            name: directions.watched(values["direction_looks"], recordings[name])
-            for name, values in found.items()
-            if directions
-        },
-        probe_errors={one.name: {name: values[one.name] for name, values in found.items()} for one in probes},
-        probe_looks={
-            one.name: {
-                name: one.watched(values[f"{one.name}_looks"], recordings[name]) for name, values in found.items()
-            }
-            for one in probes
-        },
+        towards=errors(directions) if directions else {},
+        looks=looks(directions) if directions else {},
+        probe_errors={one.name: errors(one) for one in probes},
+        probe_looks={one.name: looks(one) for one in probes},
     )
 
 

@@ -29,7 +29,7 @@ from demur.samplers import Sampler
 from demur.studies.material import ROUNDS
 from demur.studies.study.analysis import analyse
 from demur.studies.study.checked import LEFT_OUT, checked
-from demur.studies.study.controls import PREFIX, fitting
+from demur.studies.study.controls import PREFIX, fitting_sets
 from demur.studies.study.directions import CALIBRATION
 from demur.studies.study.hardened import Hardening
 from demur.studies.study.made import anchored_by
@@ -91,11 +91,8 @@ def run_study(
     model = as_model(model, tokenizer)
     require_one_process(model, "a study")
     sampler = chosen_sampler(model, sampler, steps, None if sampler is not None else seed)
-    for name in [name for name in sets if name.startswith(PREFIX)]:
-        fit = fitting(model, sampler, sets[name])
-        if len(fit) < len(sets[name]):
-            say(f"{name}: {len(sets[name]) - len(fit)} of {len(sets[name])} prompts do not fit the context; left out")
-        sets[name] = fit
+    controls = {name: prompts for name, prompts in sets.items() if name.startswith(PREFIX)}
+    sets |= fitting_sets(model, sampler, controls, say)
     sets = {name: prompts for name, prompts in sets.items() if prompts}
     own = layer_indices(model, layers)
     hardening = Hardening.of(model, sampler, harden_rounds, seed, sets, say) if harden else None
