@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from demur.cli.arguments import judge_of
-from demur.cli.engines import EngineName, RayActors, RayAddress, RayGpus, RayThreads, RayTimeout, engine_of
+from demur.cli.engines import EngineName, RayActors, RayAddress, RayGpus, RayStore, RayThreads, RayTimeout, engine_of
 from demur.cli.options import (
     AllowUnverified,
     AsCsv,
@@ -44,6 +44,7 @@ def compare(
     ray_gpus: RayGpus = None,
     ray_threads: RayThreads = None,
     ray_timeout: RayTimeout = None,
+    ray_store: RayStore = None,
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -60,7 +61,7 @@ def compare(
     from demur.report import write_comparison
     from demur.studies import compare_runs
 
-    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating:
+    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout, ray_store) as generating:
         cache = judge_cache or out / "verdicts.jsonl"
         judged_by = judge_of(judge, judge_model, judge_key_env, cache, device, dtype, generating)
         found = compare_runs(runs, judge=judged_by, intersect=intersect, seed=seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,10 @@ RayThreads = Annotated[int | None, typer.Option(min=1, help="Threads of each Ray
 RayTimeout = Annotated[
     float | None, typer.Option(min=1, help="Seconds for a batch, after which a Ray worker is started anew.")
 ]
+RayStore = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A shared folder, or a URL as s3://…, where Ray workers put finished batches."),
+]
 
 
 @contextmanager
@@ -43,12 +47,14 @@ def engine_of(
     gpus: float | None = None,
     threads: int | None = None,
     timeout: float | None = None,
+    store: str | None = None,
 ) -> Iterator[Engine | None]:
     """The engine of a name, which ends with the block; None for demur's own loop."""
     if name not in ENGINES:
         raise InputError(f"--engine is {name!r}; give one of {', '.join(ENGINES)}")
-    options = {"address": address, "actors": actors, "gpus": gpus, "threads": threads, "timeout": timeout}
-    if name != "ray" and (given := [f"--ray-{option}" for option, value in options.items() if value is not None]):
+    options: dict[str, Any] = {"actors": actors, "gpus": gpus, "threads": threads, "timeout": timeout, "store": store}
+    asked = {"address": address, **options}
+    if name != "ray" and (given := [f"--ray-{option}" for option, value in asked.items() if value is not None]):
         raise InputError(f"{given[0]} is for --engine ray; leave it out, or give --engine ray")
     if name == "local":
         yield None
@@ -61,7 +67,7 @@ def engine_of(
         return
     from demur.engines.ray import RayEngine
 
-    with RayEngine(address, actors=actors, gpus=gpus, threads=threads, timeout=timeout) as engine:
+    with RayEngine(address, **options) as engine:
         yield engine
 
 

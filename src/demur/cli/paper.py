@@ -17,6 +17,7 @@ from demur.cli.engines import (
     RayActors,
     RayAddress,
     RayGpus,
+    RayStore,
     RayThreads,
     RayTimeout,
     device_beside,
@@ -78,6 +79,7 @@ def study_paper(
     ray_gpus: RayGpus = None,
     ray_threads: RayThreads = None,
     ray_timeout: RayTimeout = None,
+    ray_store: RayStore = None,
     seed: Seed = 0,
     resume: Resume = True,
     check: QuickCheck = True,
@@ -109,7 +111,7 @@ def study_paper(
     hardening = harden_options(harden, harden_rounds)
     chat = chat_options(system, no_system, template, template_arg, family=family)
     chat |= run_options(attention, compiled, device_map, cache_kind)
-    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating:
+    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout, ray_store) as generating:
         cache = judge_cache or out / "verdicts.jsonl"
         judged_by = judge_of(judge, judge_model, judge_key_env, cache, device, dtype, generating)
         with watched(quiet):

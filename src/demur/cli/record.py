@@ -17,6 +17,7 @@ from demur.cli.engines import (
     RayActors,
     RayAddress,
     RayGpus,
+    RayStore,
     RayThreads,
     RayTimeout,
     device_beside,
@@ -82,6 +83,7 @@ def record(
     ray_gpus: RayGpus = None,
     ray_threads: RayThreads = None,
     ray_timeout: RayTimeout = None,
+    ray_store: RayStore = None,
     seed: Seed = 0,
     resume: Resume = True,
     device: Device = "auto",
@@ -126,7 +128,10 @@ def record(
     fitted = demur.Anchors.load(anchors) if anchors else None
     texts = responses_of(responses, rows, response_column, encoding) if responses else None
     loaded = load_model(model, device_beside(engine, device), dtype, revision, chat, told.say)
-    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating, watched(quiet):
+    with (
+        engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout, ray_store) as generating,
+        watched(quiet),
+    ):
         recording = demur.record(
             loaded,
             rows,

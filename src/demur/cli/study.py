@@ -27,6 +27,7 @@ from demur.cli.engines import (
     RayActors,
     RayAddress,
     RayGpus,
+    RayStore,
     RayThreads,
     RayTimeout,
     device_beside,
@@ -96,6 +97,7 @@ def study(
     ray_gpus: RayGpus = None,
     ray_threads: RayThreads = None,
     ray_timeout: RayTimeout = None,
+    ray_store: RayStore = None,
     seed: Seed = 0,
     resume: Resume = True,
     check: QuickCheck = True,
@@ -142,7 +144,7 @@ def study(
     hardening = harden_options(harden, harden_rounds)
     sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
     shown = {one: example_set(one, sets, prompts) for one in example or []}
-    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout) as generating:
+    with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout, ray_store) as generating:
         cache = judge_cache or out / "verdicts.jsonl"
         judged_by = judge_of(judge, judge_model, judge_key_env, cache, device, dtype, generating)
         loaded = load_model(model, device_beside(engine, device), dtype, revision, chat, told.say)

@@ -35,11 +35,16 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
         versions of the format and of the package, and "hash", that of the whole file, are added.
     Raises `InputError` where the disk is full or the path cannot be written.
     """
+    write_whole(path, bytes_of(arrays, header), parents=False)
+
+
+def bytes_of(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> bytes:
+    """The file that `write_arrays` writes."""
     from safetensors.numpy import save
 
     full = {"hash": BLANK, **header, "format": FORMAT_VERSION, "demur": demur.__version__}
     content = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {_HEADER: json.dumps(full)})
-    write_whole(path, sealed(content, "safetensors", _header_span(content)), parents=False)
+    return sealed(content, "safetensors", _header_span(content))
 
 
 def read_arrays(
@@ -50,9 +55,14 @@ def read_arrays(
     allow_unverified : read files of demur 0.1 too, which carry no hash.
     Raises `InputError` for a file that is missing, damaged, of another kind or of a later format.
     """
-    path = Path(path)
+    return arrays_of(read_whole(Path(path)), Path(path), *kinds, allow_unverified=allow_unverified)
+
+
+def arrays_of(
+    content: bytes, path: Path, *kinds: str, allow_unverified: bool = False
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """As `read_arrays`, of the bytes of a file. path : its name, for messages."""
     mend = f"Give a file that demur saved as {' or '.join(kinds)}."
-    content = read_whole(path)
     span = _header_span(content)
     is_sealed = seal_of(content, "safetensors", span) is not None
     if is_sealed:

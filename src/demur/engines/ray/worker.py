@@ -1,16 +1,18 @@
 """What a worker of a cluster does: load the model, prove that it is the driver's, and compute batches.
 
-In: how to load the model and what it must be; then one batch of the plan after another. Out: finished batches, or the
-error that the driver raises in its place. Nothing here knows of Ray, and a worker writes no file.
+In: how to load the model and what it must be; then one batch of the plan after another. Out: finished batches, sent or
+put into a store, or the error that the driver raises in its place. Nothing here knows of Ray.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from demur.engines.ray.store import Store
 from demur.errors import InputError
 from demur.looks import Looks
 from demur.models import Model, load
@@ -25,7 +27,7 @@ PACKAGES = ("demur", "torch", "transformers")
 class Task:
     """One batch of a plan, and what to make of it.
 
-    ids : of the prompts, by row, for messages. eos_token_ids : of the driver's model, where they may have been set.
+    ids : of the prompts, by row, for messages. store, name : where the batch goes, and as what; by default it is sent.
     """
 
     chosen: Sequence[Encoded]
@@ -33,6 +35,8 @@ class Task:
     layers: Sequence[int]
     looks: Looks | None
     ids: Mapping[int, str]
+    store: Store | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class Worker:
         """None once the model is loaded and proven, else why it is not."""
         return self._fault
 
-    def compute(self, task: Task) -> Batch | InputError:
-        """The batch of a task."""
+    def compute(self, task: Task) -> Batch | str | InputError:
+        """The batch of a task, or the name of this machine once the batch is in the store."""
         if self._model is None:
             return self._fault or InputError("the worker has no model")
         try:
@@ -84,16 +88,20 @@ class Worker:
             )
         except InputError as error:
             return error
-        return batch
+        if task.store is None:
+            return batch
+        try:
+            task.store.put(task.name, batch)
+        except InputError as error:
+            return InputError(f"{_here()}: {error}")
+        return platform.node()
 
 
 def _proven(loading: Mapping[str, Any], expected: Expected) -> Model:
     """The model, once it is known to be the driver's."""
-    import platform
-
     import torch
 
-    here = f"the worker on {platform.node()}"
+    here = _here()
     found, wanted = versions_here(), expected.versions
     differing = [f"{name} {one} against {wanted.get(name)}" for name, one in found.items() if wanted.get(name) != one]
     if differing:
@@ -110,3 +118,7 @@ def _proven(loading: Mapping[str, Any], expected: Expected) -> Model:
             f"({expected.fingerprint[:12]}); give both the same files, and save a network that was edited"
         )
     return model
+
+
+def _here() -> str:
+    return f"the worker on {platform.node()}"
