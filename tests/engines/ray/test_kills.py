@@ -1,7 +1,7 @@
 """Workers and drivers that die or hang at random moments: nothing is lost, nothing is there twice.
 
 `DEMUR_RAY_ROUNDS` is the number of rounds (2), `DEMUR_RAY_SEED` that of the first (0); a round says its seed when it
-fails. Needs Ray: `make test-ray`.
+fails. With `DEMUR_RAY_STORE`, an empty folder, batches go through that store. Needs Ray: `make test-ray`.
 """
 
 import os
@@ -25,6 +25,7 @@ from demur.engines.ray import RayEngine
 from demur.recording import folder as files
 
 ROUNDS = int(os.environ.get("DEMUR_RAY_ROUNDS", "2"))
+STORE = os.environ.get("DEMUR_RAY_STORE")
 SEED = int(os.environ.get("DEMUR_RAY_SEED", "0"))
 PROMPTS = [f"tell me about {'tea and ' * (n % 6)}bread, {n} times" for n in range(96)]
 SETTINGS: dict[str, Any] = {"steps": 8, "batch_size": 4}
@@ -45,7 +46,7 @@ def whole(model: demur.Model, tmp_path_factory: pytest.TempPathFactory) -> Recor
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[RayEngine]:
-    with RayEngine(actors=2, timeout=HANG_SECONDS) as made:
+    with RayEngine(actors=2, timeout=HANG_SECONDS, store=STORE) as made:
         yield made
 
 
@@ -80,9 +81,10 @@ def sent(which: signal.Signals, rng: random.Random) -> None:
 
 
 def killed_driver(rng: random.Random, prompts: Path, out: Path) -> None:
-    """A driver of a cluster of its own that is killed while it records; the next one goes on in one process."""
+    """A driver of a cluster of its own that is killed while it records; the next one goes on, in one process or with the store."""
     command = [sys.executable, "-m", "demur", "record", "demur/tiny-ar", str(prompts), "--out", str(out), "-q"]
     command += ["--steps", "8", "--batch-size", "4", "--engine", "ray", "--ray-actors", "2", "--device", "cpu"]
+    command += ["--ray-store", STORE] if STORE else []
     child = subprocess.Popen(command, start_new_session=True)
     kept = rng.randrange(1, 23)
     while child.poll() is None and len(list(out.glob("shards/*.parquet"))) < kept:
@@ -110,7 +112,7 @@ def test_a_round_loses_nothing_and_doubles_nothing(
         prompts.write_text("".join(f'{{"id": "{name}", "prompt": "{text}"}}\n' for name, text in rows))
         killed_driver(rng, prompts, out)
         done["driver"] += 1
-        found = record(model, prompts, **SETTINGS, out=out)
+        found = record(model, prompts, **SETTINGS, engine=engine if STORE else None, out=out)
     else:
         at = set(rng.sample(range(1, 20), rng.randrange(1, 3) if kind == "worker" else 1))
         which = signal.SIGKILL if kind == "worker" else signal.SIGSTOP
