@@ -81,7 +81,7 @@ def sent(which: signal.Signals, rng: random.Random) -> None:
 
 
 def killed_driver(rng: random.Random, prompts: Path, out: Path) -> None:
-    """A driver of a cluster of its own that is killed while it records; the next one goes on, in one process or with the store."""
+    """A driver of a cluster of its own that is killed while it records, so that another goes on."""
     command = [sys.executable, "-m", "demur", "record", "demur/tiny-ar", str(prompts), "--out", str(out), "-q"]
     command += ["--steps", "8", "--batch-size", "4", "--engine", "ray", "--ray-actors", "2", "--device", "cpu"]
     command += ["--ray-store", STORE] if STORE else []
