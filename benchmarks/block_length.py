@@ -3,9 +3,11 @@
 The same harmful prompts, plain and wrapped, under the dynamic rule: a step commits whatever is surer than a threshold.
 Of each block length: how often a harmful text that was predicted is taken back (HRR), how often the answer refuses
 (RR), and how many steps an answer took. demur/tiny-diffusion takes any block length; demur/tiny-block was trained with
-blocks of 8, and sees nothing behind its block. One training seed of each.
+blocks of 8, and sees nothing behind its block. Further training seeds of it are checkpoints of
+`training/train.py block OUT --seed N`; all begin at the weights of the one demur/tiny-diffusion. Over several seeds the
+mean has an interval of Student's t over the seeds, else Wilson's over the prompts.
 
-    python benchmarks/block_length.py
+    python benchmarks/block_length.py [--blocks build/tiny/block-1 build/tiny/block-2]
     python benchmarks/block_length.py --draw docs/figures/block-length.png
 """
 
@@ -19,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import t
 
 import demur
 from demur.dynamics import harmful_remasking_rate, wilson
@@ -33,21 +36,31 @@ LENGTHS, RESPONSE, THRESHOLD = (1, 2, 4, 8, 16, 32), 32, 0.9
 TESTED = {"test_harmful": 20, "test_attacks": 6}
 """Prompts of each set, of the attacks for each."""
 MODELS = ("demur/tiny-diffusion", "demur/tiny-block")
+ENDS = ("value", "low", "high")
 TITLES = {"HRR": "harmful text taken back (HRR)", "RR": "answers that refuse (RR)", "steps": "steps an answer took"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "block-length.json")
+    parser.add_argument("--blocks", nargs="*", default=[], help="further training seeds of demur/tiny-block")
     parser.add_argument("--draw", type=Path, help="draw the figure from what OUT holds already")
     given = parser.parse_args()
     if given.draw:
-        draw(json.loads(given.out.read_text(encoding="utf-8"))["rows"], given.draw)
+        draw(json.loads(given.out.read_text(encoding="utf-8")), given.draw)
         return
     sets = read_sets(Path("demur/toy"), None)
     prompts = [one for name, size in TESTED.items() for one in first_of_each(sets[name], size)]
-    rows = [row for name in MODELS for row in measure(demur.load(name, dtype="float32"), prompts)]
-    write_result(given.out, {"threshold": THRESHOLD, "prompts": TESTED, "training_seeds": 1, "rows": rows})
+    trained = {MODELS[0]: [MODELS[0]], MODELS[1]: [MODELS[1], *given.blocks]}
+    rows = [
+        {"model": name, "seed": seed, **row}
+        for name, checkpoints in trained.items()
+        for seed, checkpoint in enumerate(checkpoints)
+        for row in measure(demur.load(checkpoint, dtype="float32"), prompts)
+    ]
+    seeds = {name: len(checkpoints) for name, checkpoints in trained.items()}
+    found = {"rows": rows, "over_seeds": list(over_seeds(rows))}
+    write_result(given.out, {"threshold": THRESHOLD, "prompts": TESTED, "training_seeds": seeds, **found})
 
 
 def measure(model: Model, prompts: list[demur.Prompt]) -> Iterator[dict[str, Any]]:
@@ -61,11 +74,27 @@ def measure(model: Model, prompts: list[demur.Prompt]) -> Iterator[dict[str, Any
             "RR": wilson(int(refused.sum()), len(refused)),
         }
         for measured, rate in found.items():
-            yield {"model": model.name, "block_length": length, "measure": measured, **vars(rate)}
+            yield {"block_length": length, "measure": measured, **vars(rate)}
         steps = np.array([steps_taken(recording, row) for row in range(len(recording))])
         half = 1.96 * steps.std(ddof=1) / np.sqrt(len(steps))
         mean = {"value": float(steps.mean()), "low": float(steps.mean() - half), "high": float(steps.mean() + half)}
-        yield {"model": model.name, "block_length": length, "measure": "steps", **mean, "count": len(steps)}
+        yield {"block_length": length, "measure": "steps", **mean, "count": len(steps)}
+
+
+def over_seeds(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The mean of each number that several seeds have, with a 95% interval of Student's t over the seeds."""
+    cells = sorted({(row["model"], row["block_length"], row["measure"]) for row in rows})
+    for model, length, measured in cells:
+        chosen = [
+            row for row in rows if (row["model"], row["block_length"], row["measure"]) == (model, length, measured)
+        ]
+        values = np.array([row["value"] for row in chosen])
+        if len(values) > 1:
+            mean, half = values.mean(), t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+            least, most = (0, np.inf) if measured == "steps" else (0, 1)  # the others are shares
+            low, high = (float(np.clip(end, least, most)) for end in (mean - half, mean + half))
+            about = {"model": model, "block_length": length, "measure": measured, "seeds": len(values)}
+            yield {**about, "value": float(mean), "low": low, "high": high}
 
 
 def sampler_of(model: Model, length: int) -> Sampler:
@@ -81,15 +110,30 @@ def steps_taken(recording: demur.Recording, row: int) -> int:
     return int((np.diff(committed, prepend=0) > 0).sum())
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
+def draw(result: dict[str, Any], path: Path) -> None:
+    """One panel a measure; of several seeds their mean, and each of them faintly."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     axes = figure.subplots(1, 3)
     for axis, (measure, title) in zip(axes, TITLES.items(), strict=True):
         for place, name in enumerate(MODELS):
-            chosen = [row for row in rows if row["model"] == name and row["measure"] == measure]
-            x = np.array([row["block_length"] for row in chosen]) * (1.04 if place else 0.96)
-            value, low, high = (np.array([row[key] for row in chosen]) for key in ("value", "low", "high"))
-            axis.errorbar(x, value, [value - low, high - value], marker="os"[place], capsize=2, label=name)
+            every, mean = (
+                sorted(
+                    (row for row in result[kind] if (row["model"], row["measure"]) == (name, measure)),
+                    key=lambda row: int(row["block_length"]),
+                )
+                for kind in ("rows", "over_seeds")
+            )
+            chosen = mean or every
+            x, value, low, high = (np.array([row[key] for row in chosen]) for key in ("block_length", *ENDS))
+            x = x * (1.04 if place else 0.96)
+            label = f"{name}, {chosen[0]['seeds']} training seeds" if mean else name
+            colour = f"C{place}"
+            axis.errorbar(
+                x, value, [value - low, high - value], marker="os"[place], capsize=2, label=label, color=colour
+            )
+            if mean:
+                lengths, values = zip(*((row["block_length"] * 1.04, row["value"]) for row in every), strict=True)
+                axis.plot(lengths, values, ".", color=colour, alpha=0.4, markersize=5)
         axis.set(title=title, xlabel="block length", xscale="log", ylim=(0, None))
         axis.set_xticks(LENGTHS, [str(one) for one in LENGTHS])
         axis.minorticks_off()
