@@ -10,10 +10,12 @@ million parameters, so that the head dominates as it does not in an 8B model. Ev
 own; the ways take turns, ratios are taken within a round, and the median over rounds is reported. Memory is
 the peak resident size while generating, above what the loaded model held before (and whole).
 
-`--kind blocks` compares the ways of block diffusion instead, which `blocks.py` describes.
+`--kind blocks` compares the ways of block diffusion instead, which `blocks.py` describes, and `--kind dream` those of
+Dream, which `dream.py` describes.
 
     python benchmarks/diffusion.py [--rounds 5] [--batch-sizes 1 8] [--steps 32] [--response-length 128]
     python benchmarks/diffusion.py --kind blocks --batch-sizes 8 --steps 32 --rounds 2
+    python benchmarks/diffusion.py --kind dream
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ import torch
 from safetensors.torch import save_file
 
 import blocks
+import dream
 from demur.models import Model, load
 from demur.samplers import MaskedDiffusion
 from machine import RESULTS, write_result
@@ -96,10 +99,12 @@ def demur_way(model: Model, prompts: torch.Tensor, steps: int, response: int) ->
 
 WAYS = {
     "masked": {"official": official_way, "demur": demur_way},
+    "dream": {"official": dream.official_way, "demur": dream.demur_way},
     "blocks": {"official": blocks.official_way, "cached": blocks.cached_way, "demur": blocks.demur_way},
 }
 MODELS = {
     "masked": {"width": WIDTH, "blocks": BLOCKS, "vocabulary": VOCABULARY},
+    "dream": {"width": dream.WIDTH, "blocks": dream.LAYERS, "vocabulary": dream.VOCABULARY},
     "blocks": {"width": blocks.WIDTH, "blocks": blocks.LAYERS, "vocabulary": blocks.VOCABULARY},
 }
 
@@ -189,7 +194,7 @@ def main() -> None:
     parser.add_argument("--response-length", type=int, default=128)
     parser.add_argument("--prompt-length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="by default diffusion.json or diffusion-blocks.json among the results")
+    parser.add_argument("--out", type=Path, help="by default diffusion.json or diffusion-KIND.json among the results")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--batch-size", type=int, help=argparse.SUPPRESS)
@@ -198,11 +203,12 @@ def main() -> None:
         print(json.dumps(measure(given)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        parameters = {"masked": write_model, "blocks": blocks.write_model}[given.kind](Path(folder))
+        write = {"masked": write_model, "dream": dream.write_model, "blocks": blocks.write_model}[given.kind]
+        parameters = write(Path(folder))
         results = [compared(given, Path(folder), size) for size in given.batch_sizes]
     settings = {name: getattr(given, name) for name in ("steps", "response_length", "prompt_length", "rounds")}
     model = {"parameters": parameters, **MODELS[given.kind]}
-    out = given.out or RESULTS / ("diffusion.json" if given.kind == "masked" else "diffusion-blocks.json")
+    out = given.out or RESULTS / ("diffusion.json" if given.kind == "masked" else f"diffusion-{given.kind}.json")
     write_result(out, {"model": model, **settings, "threads_used": given.threads, "results": results})
 
 

@@ -26,7 +26,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     """A benchmark as a module, by its name."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield importlib.import_module
-    for name in ("gpu", "diffusion", "blocks", "defenses", "machine"):
+    for name in ("gpu", "diffusion", "blocks", "dream", "defenses", "machine"):
         sys.modules.pop(name, None)
 
 
@@ -71,11 +71,12 @@ def test_plain_generation_gives_the_tokens_that_are_recorded(script: Script, fam
     assert plain.tolist() == recorded
 
 
-def test_both_ways_of_the_diffusion_benchmark_give_the_same_tokens(
-    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("module", "layers"), [("diffusion", "BLOCKS"), ("dream", "LAYERS")])
+def test_both_ways_of_a_masked_diffusion_benchmark_give_the_same_tokens(
+    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, layers: str
 ) -> None:
-    diffusion = script("diffusion")
-    for name, value in {"WIDTH": 8, "BLOCKS": 1, "HEADS": 2, "INNER": 8}.items():
+    diffusion = script(module)
+    for name, value in {"WIDTH": 8, layers: 1, "HEADS": 2, "INNER": 8}.items():
         monkeypatch.setattr(diffusion, name, value)
     parameters = diffusion.write_model(tmp_path)
     model = load(tmp_path, device="cpu")
