@@ -33,6 +33,7 @@ from demur.studies.study.tables.evidence import RULES
 FILES = {f"{name}.safetensors" for name in ("probe_guard", "probe_looks", "streaming_probe_guard")}
 SHORT = recorded.rest(0)[:20], [half[:10] for half in recorded.tasks(0)]
 """In the place of more than 700 prompts, for the time that they take."""
+OWN_SETS = ("guard_train_harmless", "anchors_harmful", "guard_calibration_harmless")
 ALIKE = ("role-persona", "game-points")
 """The kinds that resemble the toy world's only attack, in these tests."""
 
@@ -171,7 +172,13 @@ def test_each_attack_is_measured_without_the_kinds_that_resemble_it(study: Study
     assert set(rows["left_out"]) == {"role-persona, game-points"} and set(rows["group"]) == {"pretend"}
     assert set(rows.index.get_level_values(0)) == {HARDENED, STREAMING_HARDENED}
     recordings = [Recording(study.path / "hardening" / "recordings" / name) for name in ("round-1", "rest", "tasks")]
-    found = hardening.read_material(recordings, 0, Recording(study.path / "recordings" / "guard_calibration_harmless"))
+    own = {name: Recording(study.path / "recordings" / name) for name in OWN_SETS}
+    found = hardening.read_material(
+        recordings,
+        0,
+        own["guard_calibration_harmless"],
+        fitted={"harmless": own["guard_train_harmless"], "harmful": own["anchors_harmful"]},
+    )
     kinds = [*kinds_left(ALIKE), "own"]
     C = study.settings["hardening"]["C"]
     alone = hardening.fit_hardened(found, kinds, quantile=0.99, choices=(C,)).guard
@@ -179,6 +186,24 @@ def test_each_attack_is_measured_without_the_kinds_that_resemble_it(study: Study
     errors = alone.errors(states_of(Recording(study.path / "recordings" / "test_attacks"), alone.places, layers))
     assert rows.loc[(HARDENED, "all"), "tpr"] == (errors > alone.threshold_).mean()
     assert rows.loc[(HARDENED, "all"), "negatives"] == (study.generations["set"] == "test_harmless").sum()
+
+
+def test_the_studys_own_plain_prompts_are_fitted_on_too(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {name: Recording(study.path / "recordings" / name) for name in OWN_SETS}
+    material = [Recording(study.path / "hardening" / "recordings" / name) for name in ("round-1", "rest", "tasks")]
+    train, harmful, calibration = own.values()
+    alone, with_own = (
+        hardening.read_material(material, 0, calibration, fitted=fitted)
+        for fitted in ({}, {"harmless": train, "harmful": harmful})
+    )
+    added = with_own.table.iloc[len(alone.table) - len(calibration) : -len(calibration)]
+    assert list(added["id"]) == [*train.table["id"], *harmful.table["id"]] and not added["held_out"].any()
+    assert list(added["harmful"]) == [False] * len(train) + [True] * len(harmful)
+    to_fit = int((~with_own.table["held_out"]).sum())
+    assert study.settings["hardening"]["fitted_on"] == to_fit == int((~alone.table["held_out"]).sum()) + len(added)
+    monkeypatch.setattr(recorded, "OWN_MOST", 5)
+    few = hardening.read_material(material, 0, calibration, fitted={"harmless": train}).table
+    assert len(few) == len(alone.table) + 5 and set(few["id"]) > set(alone.table["id"])
 
 
 def test_a_study_without_it_says_nothing_of_it(toy_study: Path) -> None:

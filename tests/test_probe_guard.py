@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from demur.errors import InputError, ProvenanceError
 from demur.guards import DirectionGuard, ProbeGuard, StreamingGuard, load_guard
@@ -62,6 +63,26 @@ def test_one_regression_on_all_places_and_layers_together() -> None:
     made = ProbeGuard(joint=True).fit(X, y)
     np.testing.assert_allclose(made.errors(fresh), expected, rtol=1e-3, atol=1e-3)
     assert float(made.errors(X[y == 0]).std()) == pytest.approx(1, rel=1e-3)
+
+
+def test_one_regression_on_the_layers_of_each_place_tells_all_that_the_place_can() -> None:
+    X, y, _ = training()
+    fresh = states(200, 10, 0.5)
+    guards = {joint: ProbeGuard(joint=joint).fit(X, y) for joint in (False, True, "layers")}
+    for place in (0, 1):
+        alone = ProbeGuard(places=(1.0,), joint=True).fit(X[:, [place]], y)
+        np.testing.assert_allclose(
+            guards["layers"].place_errors(fresh)[:, place], alone.errors(fresh[:, [place]]), rtol=1e-4, atol=1e-4
+        )
+    assert guards["layers"].errors(fresh) == pytest.approx(
+        np.asarray(guards["layers"].place_errors(fresh)).mean(axis=1), rel=1e-4
+    )
+    late = X.copy()  # the first place says less than the second, and alone nearly as much as with it
+    late[:, 1] += 5 * (y == 1)[:, None, None] * TOWARDS
+    both, own = (ProbeGuard(joint=joint).fit(late, y).place_errors(late)[:, 0] for joint in (True, "layers"))
+    assert roc_auc_score(y, own) > roc_auc_score(y, both)
+    with pytest.raises(InputError, match="joint is 'places'; expected True, False or 'layers'"):
+        ProbeGuard(joint="places").fit(X, y)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("regularisation", [1e-4, 0.1, 100.0])
@@ -121,7 +142,7 @@ def test_few_of_a_kind_support_a_coarser_promise(guard: ProbeGuard) -> None:
 
 def test_a_saved_guard_gives_the_same_errors_and_refuses_other_states(tmp_path: Path) -> None:
     X, y, groups = training()
-    made = ProbeGuard(0.9, C=[0.1, 1.0]).fit(Signal(X, STATES), y, groups=groups)
+    made = ProbeGuard(0.9, C=[0.1, 1.0], joint="layers").fit(Signal(X, STATES), y, groups=groups)
     made.calibrate(states(100, 3), kinds=["a"] * 50 + ["b"] * 50)
     made.save(tmp_path / "guard.safetensors")
     loaded = load_guard(tmp_path / "guard.safetensors")

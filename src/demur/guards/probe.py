@@ -18,7 +18,7 @@ from demur.guards.calibration import limits_by_kind
 from demur.guards.inputs import labels_of, one_each, require_arrays
 from demur.guards.linear import LinearGuard
 from demur.guards.places import PLACES, Places
-from demur.guards.probes import carried_over, cell_weights, learn_probes
+from demur.guards.probes import Joint, carried_over, cell_weights, learn_probes
 from demur.looks import Looks
 from demur.signal import Signal
 
@@ -39,10 +39,12 @@ class ProbeGuard(LinearGuard):
         Where on its way a generation is looked at, as given to `states_of`.
     C : float or sequence of float, default=0.1
         Inverse strength of the regularisation. Of several the one is taken with the highest mean AUROC within groups
-        that were left out of the fit one at a time.
-    joint : bool, default=False
-        Whether one regression is fitted on all places and layers together, and not one at each. Of looks the error of
-        each place is then brought to a standard deviation of 1 among the harmless training states.
+        that were left out of the fit one at a time; with `joint` that of one regression on all places and layers.
+    joint : bool or "layers", default=False
+        Whether one regression is fitted on all places and layers together, and not one at each; with "layers" one on
+        the layers of each place. Where a place is judged by itself, as a streaming guard and a guard on looks do, give
+        "layers": a regression on all places spreads over them what each of them could tell alone. Of looks the error
+        of each place is brought to a standard deviation of 1 among the harmless training states.
 
     Attributes
     ----------
@@ -83,7 +85,7 @@ class ProbeGuard(LinearGuard):
         *,
         places: Places = PLACES,
         C: float | Sequence[float] = 0.1,
-        joint: bool = False,
+        joint: Joint = False,
     ) -> None:
         self.quantile = quantile
         self.places = places
@@ -113,7 +115,7 @@ class ProbeGuard(LinearGuard):
         self.provenance_ = X.provenance if isinstance(X, Signal) else None
         choices = self._choices()
         several = len(choices) > 1
-        self.carried_over_ = carried_over(values, harmful, kinds, choices, joint=self.joint) if several else {}
+        self.carried_over_ = carried_over(values, harmful, kinds, choices, joint=bool(self.joint)) if several else {}
         self.C_ = max(self.carried_over_, key=self.carried_over_.__getitem__) if several else choices[0]
         self.kinds_: dict[str, dict[str, float]] = {}
         weights = cell_weights(harmful, kinds)
@@ -147,6 +149,8 @@ class ProbeGuard(LinearGuard):
         super()._check_parameters()
         if not all(isinstance(one, int | float) and 0 < one < np.inf for one in self._choices()):
             raise InputError(f"C is {self.C!r}; expected a finite number above 0, such as 0.1, or several.")
+        if self.joint not in (False, True, "layers"):
+            raise InputError(f"joint is {self.joint!r}; expected True, False or 'layers'.")
 
     def _choices(self) -> list[float]:
         """The values of C to choose among, at least one."""

@@ -6,8 +6,8 @@ carries over best to groups that were not fitted on. Limits and files are left t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from demur.errors import InputError
 
 Floats = NDArray[np.floating[Any]]
+Joint = bool | Literal["layers"]
 
 MOST_STEPS = 100
 TOLERANCE = 1e-8
@@ -94,53 +95,49 @@ def _newton(kernel: Floats, harmful: NDArray[np.bool_], weights: Floats, regular
     return np.append(np.stack([counts, kernel @ counts], axis=1), [[intercept, intercept]], axis=0)
 
 
+def parts_of(cells: tuple[int, int], joint: Joint) -> list[list[tuple[int, int]]]:
+    """Which places and layers share one regression: each has its own, those of a place share one, or all do.
+
+    cells : how many places and layers there are.
+    """
+    every = list(np.ndindex(*cells))
+    if joint == "layers":
+        return [[cell for cell in every if cell[0] == place] for place in range(cells[0])]
+    return [every] if joint else [[cell] for cell in every]
+
+
 def learn_probes(
-    states: Floats, harmful: NDArray[np.bool_], weights: Floats, choices: Sequence[float], *, joint: bool = False
+    states: Floats, harmful: NDArray[np.bool_], weights: Floats, choices: Sequence[float], *, joint: Joint = False
 ) -> list[tuple[Floats, Floats]]:
     """For each regularisation, centres and directions `[places, layers, width]` of states of that shape.
 
-    joint : one regression on all places and layers together, not one for each. Projections of harmless states have the
-        mean 0 and the standard deviation 1, with `joint` those on all places and layers in the mean.
+    joint : which places and layers share a regression, see `parts_of`. The mean of the projections that share one has
+        the mean 0 and the standard deviation 1 over harmless states.
     """
-    cells = list(np.ndindex(states.shape[1:3]))
-    counts = _joint_counts(states, harmful, weights, choices) if joint else []
     centre, directions = np.empty(states.shape[1:]), np.empty((len(choices), *states.shape[1:]))
-    projected = np.empty((len(choices), len(cells), int((~harmful).sum())))
-    for place, cell in enumerate(cells):
-        centre[cell], scale, inputs = standardised(states[(slice(None), *cell)], harmful)
-        kernel = None if joint else inputs @ inputs.T
-        for choice, regularisation in enumerate(choices):
-            count = counts[choice] if kernel is None else logistic(kernel, harmful, weights, regularisation)
-            towards = inputs.T @ count
-            directions[(choice, *cell)] = towards / scale
-            projected[choice, place] = inputs[~harmful] @ towards
-    for choice in range(len(choices)):
-        for place, cell in enumerate(cells):
-            size = projected[choice].mean(axis=0).std() if joint else projected[choice, place].std()
-            directions[(choice, *cell)] /= max(float(size), 1e-12)
+    for part in parts_of(states.shape[1:3], joint):
+        kernel = _kernel(states, harmful, part)
+        counts = [logistic(kernel, harmful, weights, choice) for choice in choices]
+        projected = np.zeros((len(choices), int((~harmful).sum())))
+        for cell in part:
+            centre[cell], scale, inputs = standardised(states[(slice(None), *cell)], harmful)
+            for choice, count in enumerate(counts):
+                towards = inputs.T @ count
+                directions[(choice, *cell)] = towards / scale
+                projected[choice] += inputs[~harmful] @ towards / len(part)
+        for choice, size in enumerate(projected.std(axis=1)):
+            for cell in part:
+                directions[(choice, *cell)] /= max(float(size), 1e-12)
     return [(centre, direction) for direction in directions]
 
 
-def _joint_counts(
-    states: Floats, harmful: NDArray[np.bool_], weights: Floats, choices: Sequence[float]
-) -> list[Floats]:
-    """How much each generation counts in a regression on all places and layers, each of which counts alike."""
-    [kernel] = _kernels(states, harmful, joint=True)
-    return [logistic(kernel, harmful, weights, choice) for choice in choices]
-
-
-def _kernels(states: Floats, harmful: NDArray[np.bool_], *, joint: bool) -> Iterator[Floats]:
-    """Inner products `[n, n]` of the inputs of each place and layer, or only the mean of all."""
-    cells = list(np.ndindex(states.shape[1:3]))
+def _kernel(states: Floats, harmful: NDArray[np.bool_], part: Sequence[tuple[int, int]]) -> Floats:
+    """Inner products `[n, n]` of the inputs, the mean over some places and layers, each of which counts alike."""
     mean = np.zeros((len(states), len(states)))
-    for cell in cells:
+    for cell in part:
         inputs = standardised(states[(slice(None), *cell)], harmful)[2]
-        if joint:
-            mean += inputs @ inputs.T / len(cells)
-        else:
-            yield inputs @ inputs.T
-    if joint:
-        yield mean
+        mean += inputs @ inputs.T / len(part)
+    return mean
 
 
 def carried_over(
@@ -149,7 +146,7 @@ def carried_over(
     groups: NDArray[Any],
     choices: Sequence[float],
     *,
-    joint: bool = False,
+    joint: Joint = False,
 ) -> dict[float, float]:
     """For each regularisation, the mean AUROC within groups that were left out one at a time.
 
@@ -165,7 +162,8 @@ def carried_over(
             f"hold both, or a single C"
         )
     errors = np.zeros((len(choices), len(states)))
-    for kernel in _kernels(states, harmful, joint=joint):
+    for part in parts_of(states.shape[1:3], joint):
+        kernel = _kernel(states, harmful, part)
         for group in both:
             kept = groups != group
             inner, weights = kernel[np.ix_(kept, kept)], cell_weights(harmful[kept], groups[kept])

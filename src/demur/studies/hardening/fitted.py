@@ -87,12 +87,13 @@ def fit_hardened(
     limiting = held_out if by_kind else held_out & table["kind"].isin(chosen).to_numpy()
     harmful, families = table["harmful"].to_numpy()[used], table["family"].to_numpy(dtype=str)[used]
     whole = isinstance(found.places, Looks)
-    guard = ProbeGuard(quantile, places=found.places if whole else JUDGED_AT, C=choices, joint=True)
+    places = found.places if whole else JUDGED_AT
+    guard = ProbeGuard(quantile, places=places, C=choices, joint="layers" if whole else True)
     guard.fit(found.chosen(used, guard.places), harmful, groups=families)
     say(f"C = {guard.C_:g} of {', '.join(f'{choice:g}' for choice in choices)}")
     looks = guard
     if not whole:
-        looks = ProbeGuard(quantile, places=LOOKS, C=guard.C_, joint=True)
+        looks = ProbeGuard(quantile, places=LOOKS, C=guard.C_, joint="layers")  # each look is judged by itself
         looks.fit(found.chosen(used), harmful, groups=families)
     alpha = max(1 - quantile, 1 / (int(limiting.sum()) + 1))
     stream = StreamingGuard(alpha, side="high")

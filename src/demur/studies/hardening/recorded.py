@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,9 @@ EARLY = (1 / 32, 1 / 16)
 
 LOOKS = (*EARLY, *EIGHTHS)
 """The looks at which generations are watched."""
+
+OWN_MOST = 1_200
+"""Prompts of one's own of a label that are fitted on, at most: the fit's time grows with the third power of all."""
 
 OWN_STATES = "hardening_states"
 """What the derived states of prompts of one's own are called."""
@@ -104,28 +108,49 @@ def record_sets(
     return recordings
 
 
-def read_material(recordings: Sequence[Recording], seed: int = 0, own: Recording | None = None) -> Material:
-    """The states and kinds of recorded rounds, of the rest and of the tasks, and of prompts of one's own."""
+def read_material(
+    recordings: Sequence[Recording],
+    seed: int = 0,
+    own: Recording | None = None,
+    *,
+    fitted: Mapping[str, Recording] = MappingProxyType({}),
+) -> Material:
+    """The states and kinds of recorded rounds, of the rest and of the tasks, and of prompts of one's own.
+
+    own : harmless prompts that set limits. fitted : by "harmless" and "harmful", prompts of one's own to fit on.
+    """
     import pandas as pd
 
     held_out = set().union(*(prompts_of(number, seed)[1] for number in range(ROUNDS)))
     held_out |= {prompt.id for prompt in tasks(seed)[1]}
-    tables = [
-        _told(recording.table).assign(held_out=lambda rows: rows["id"].isin(held_out)) for recording in recordings
+    layers, places = recordings[0].layers, recordings[0].looks or LOOKS
+    parts = [
+        (states_of(one, places), _told(one.table).assign(held_out=lambda rows: rows["id"].isin(held_out)))
+        for one in recordings
     ]
-    places: Places = recordings[0].looks or LOOKS
-    states = [states_of(recording, places) for recording in recordings]
-    if own is not None and isinstance(places, Looks):
-        states.append(states_of(own, places))
-        tables.append(_told(own.table).assign(kind=OWN, family=OWN, held_out=True))
-    elif own is not None:  # of a study it may hold further layers, and very many prompts
-        layers, rows = recordings[0].layers, fewer(len(own))
-        deriver = replace(states_deriver(own, layers, LOOKS), name=OWN_STATES)  # beside the study's, at other places
-        states.append(placed(derive(own, [deriver])[OWN_STATES], own, layers, LOOKS))
-        tables.append(_told(own.table.iloc[rows]).assign(kind=OWN, family=OWN, held_out=True))
-    joined = np.concatenate([np.asarray(one) for one in states])
-    lengths = np.concatenate([one.lengths for one in states]) if isinstance(places, Looks) else None
-    return Material(Signal(joined, states[0].provenance, lengths), pd.concat(tables, ignore_index=True), places)
+    for label, one in fitted.items():
+        states, rows = _own(one, layers, places)
+        kept = fewer(len(rows), OWN_MOST)
+        states = Signal(
+            np.asarray(states)[kept], states.provenance, None if states.lengths is None else states.lengths[kept]
+        )
+        parts.append((states, rows.iloc[kept].assign(harmful=label == "harmful", held_out=False)))
+    if own is not None:
+        states, rows = _own(own, layers, places)
+        parts.append((states, rows.assign(harmful=False, held_out=True)))
+    joined = np.concatenate([np.asarray(states) for states, _ in parts])
+    lengths = np.concatenate([states.lengths for states, _ in parts]) if isinstance(places, Looks) else None
+    table = pd.concat([rows for _, rows in parts], ignore_index=True)
+    return Material(Signal(joined, parts[0][0].provenance, lengths), table, places)
+
+
+def _own(own: Recording, layers: Sequence[int], places: Places) -> tuple[Signal, pd.DataFrame]:
+    """States and ids of prompts of one's own: of a study they may hold further layers, and be very many."""
+    told = own.table[["id"]].assign(kind=OWN, family=OWN)
+    if isinstance(places, Looks):
+        return states_of(own, places), told
+    deriver = replace(states_deriver(own, layers, LOOKS), name=OWN_STATES)  # beside the study's, at other places
+    return placed(derive(own, [deriver])[OWN_STATES], own, layers, LOOKS), told.iloc[fewer(len(own))]
 
 
 def prompts_of(number: int, seed: int) -> tuple[list[Prompt], set[str]]:

@@ -37,7 +37,7 @@ from demur.studies.material import OWN
 from demur.studies.study.derivers import Derived
 from demur.studies.study.detection import Detector
 from demur.studies.study.detectors import Compared
-from demur.studies.study.directions import CALIBRATION, Directions
+from demur.studies.study.directions import CALIBRATION, TRAIN, Directions
 from demur.studies.study.fewer import few
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 HARDENED, STREAMING_HARDENED = "Hardened Probe Guard", "Streaming Guard on the hardened probe"
 FOLDER = "hardening"
 """Where the material is recorded in a study's folder; also the name of its table and of its settings."""
+
+FITTED = {"harmless": TRAIN, "harmful": "anchors_harmful"}
+"""The study's own prompts that the guards are fitted on besides the material, by their label."""
 
 Stops = dict[str, tuple[float, np.ndarray]]
 
@@ -94,18 +97,21 @@ class Hardening:
         model: Model,
         sampler: Sampler,
         out: Path,
-        calibration: Recording,
+        own: Mapping[str, Recording],
         *,
         quantile: float,
         say: Callable[[str], None],
         **options: Any,
     ) -> Hardened:
-        """Record what is not there yet in ``out/hardening``, and fit; the study's own prompts set the limits.
+        """Record what is not there yet in ``out/hardening``, and fit on it and on the study's own prompts.
 
+        own : the study's recordings: the fit takes its plain harmless and harmful ones, its calibration set the limits.
         options : further ones of `record`.
         """
         recordings = record_sets(model, sampler, self.sets, out / FOLDER, layers=self.layers, say=say, **options)
-        found = read_material(recordings, self.seed, calibration)
+        found = read_material(
+            recordings, self.seed, own[CALIBRATION], fitted={label: own[name] for label, name in FITTED.items()}
+        )
         hardened = fit_hardened(found, self.kinds, quantile=quantile, say=say)
         resembled = resembled_by(self.attacks, self.kinds)
         without = {}

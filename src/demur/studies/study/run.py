@@ -30,7 +30,6 @@ from demur.studies.material import ROUNDS
 from demur.studies.study.analysis import analyse
 from demur.studies.study.checked import LEFT_OUT, checked
 from demur.studies.study.controls import PREFIX, fitting_sets
-from demur.studies.study.directions import CALIBRATION
 from demur.studies.study.hardened import Hardening
 from demur.studies.study.made import anchored_by
 from demur.studies.study.prompt_sets import read_sets, require_anchor_prompts, require_calibration_prompts
@@ -121,8 +120,7 @@ def run_study(
             record_set(name)
         hardened = None
         if hardening:
-            calibration = recordings[CALIBRATION]
-            hardened = hardening.fit(model, sampler, out, calibration, quantile=quantile, say=say, **recorded)
+            hardened = hardening.fit(model, sampler, out, recordings, quantile=quantile, say=say, **recorded)
         say("guards, rates and tables")
         with switched(out, SETTINGS) as new:  # guards, anchors and tables of one study, or those of the one before
             anchored.anchors.save(new / "anchors.safetensors")
