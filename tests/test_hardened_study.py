@@ -98,7 +98,8 @@ def test_the_saved_guards_give_the_scores_and_limits_of_the_tables(study: Study)
     np.testing.assert_allclose(stream.errors(seen), study.scores.loc[rows, STREAMING_HARDENED], rtol=1e-5)
     caught = study.detection.set_index(["detector", "group", "subset"]).loc[(HARDENED, "pretend", "all"), "tpr"]
     assert caught == (errors > guard.threshold_).mean()
-    assert guard.n_calibration_ == (study.generations["set"] == "guard_calibration_harmless").sum()
+    counts = study.generations["set"].value_counts()  # and the half of the others that is not fitted on
+    assert guard.n_calibration_ == counts["guard_calibration_harmless"] + counts["guard_train_harmless"] // 2
 
 
 def test_the_studys_own_guards_and_numbers_are_those_without_it(study: Study, toy_study: Path) -> None:
@@ -179,7 +180,7 @@ def test_each_attack_is_measured_without_the_kinds_that_resemble_it(study: Study
         own["guard_calibration_harmless"],
         fitted={"harmless": own["guard_train_harmless"], "harmful": own["anchors_harmful"]},
     )
-    kinds = [*kinds_left(ALIKE), "own"]
+    kinds = [*kinds_left(ALIKE), "own", "own-fitted"]
     C = study.settings["hardening"]["C"]
     alone = hardening.fit_hardened(found, kinds, quantile=0.99, choices=(C,)).guard
     layers = alone.provenance_.layers if alone.provenance_ else None
@@ -188,22 +189,26 @@ def test_each_attack_is_measured_without_the_kinds_that_resemble_it(study: Study
     assert rows.loc[(HARDENED, "all"), "negatives"] == (study.generations["set"] == "test_harmless").sum()
 
 
-def test_the_studys_own_plain_prompts_are_fitted_on_too(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {name: Recording(study.path / "recordings" / name) for name in OWN_SETS}
+def test_the_studys_own_plain_prompts_are_fitted_on_and_half_of_the_harmless_ones_set_the_limit(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, harmful, calibration = (Recording(study.path / "recordings" / name) for name in OWN_SETS)
     material = [Recording(study.path / "hardening" / "recordings" / name) for name in ("round-1", "rest", "tasks")]
-    train, harmful, calibration = own.values()
-    alone, with_own = (
-        hardening.read_material(material, 0, calibration, fitted=fitted)
-        for fitted in ({}, {"harmless": train, "harmful": harmful})
-    )
-    added = with_own.table.iloc[len(alone.table) - len(calibration) : -len(calibration)]
-    assert list(added["id"]) == [*train.table["id"], *harmful.table["id"]] and not added["held_out"].any()
-    assert list(added["harmful"]) == [False] * len(train) + [True] * len(harmful)
-    to_fit = int((~with_own.table["held_out"]).sum())
-    assert study.settings["hardening"]["fitted_on"] == to_fit == int((~alone.table["held_out"]).sum()) + len(added)
+
+    def found(**fitted: Recording) -> pd.DataFrame:
+        table = hardening.read_material(material, 0, calibration, fitted=fitted).table
+        return table[table["kind"] == "own-fitted"]
+
+    rows = found(harmless=train, harmful=harmful)
+    fitted = rows[~rows["held_out"]]
+    assert list(rows["id"]) == [*train.table["id"], *harmful.table["id"]]
+    assert list(fitted["harmful"]) == [False] * (len(train) // 2) + [True] * len(harmful)
+    alone = hardening.read_material(material, 0, calibration).table
+    assert study.settings["hardening"]["fitted_on"] == int((~alone["held_out"]).sum()) + len(fitted)
+    held = study.hardening[study.hardening["kind"] == "guard_train_harmless"]
+    assert set(held["count"]) == {len(train) - len(train) // 2} and held["sets_limit"].all()
     monkeypatch.setattr(recorded, "OWN_MOST", 5)
-    few = hardening.read_material(material, 0, calibration, fitted={"harmless": train}).table
-    assert len(few) == len(alone.table) + 5 and set(few["id"]) > set(alone.table["id"])
+    assert list((~found(harmless=train, harmful=harmful)["held_out"]).groupby(rows["harmful"]).sum()) == [5, 5]
 
 
 def test_a_study_without_it_says_nothing_of_it(toy_study: Path) -> None:
@@ -244,6 +249,8 @@ def test_the_command_and_the_report_say_what_was_used(
     ("options", "words"),
     [
         (["--harden-rounds", "2"], "give --harden too"),
+        (["--harden-longest", "200"], "give --harden too"),
+        (["--harden", "--harden-longest", "0"], "longest is 0"),
         (["--harden", "--harden-rounds", "9"], "rounds is 9; expected 1 to 8"),
     ],
 )

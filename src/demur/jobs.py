@@ -29,8 +29,8 @@ def study(
     """Record every prompt set, fit anchors and guards, measure, and write the report and its figures.
 
     model, prompts, out : as for `demur.studies.run_study`, and `options` are its others: tokenizer, sampler, steps,
-        layers, batch_size, limit, quantile, judge, seed, resume, check, harden, harden_rounds, progress, read,
-        say.
+        layers, batch_size, limit, quantile, judge, seed, resume, check, harden, harden_rounds, harden_longest,
+        progress, read, say.
     show_text : put prompts and answers of the examples into the report.
     """
     from demur.report import save_figures, write_report

@@ -58,17 +58,17 @@ def run_options(
     return {name: value for name, value in found.items() if value}
 
 
-def harden_options(harden: bool, rounds: int | None) -> dict[str, Any]:
+def harden_options(harden: bool, rounds: int | None, longest: int | None) -> dict[str, Any]:
     """Arguments of `run_study` for the shipped material; only what was asked for."""
+    given = {name: value for name, value in (("rounds", rounds), ("longest", longest)) if value is not None}
     if not harden:
-        if rounds is not None:
-            raise InputError("--harden-rounds says how much material --harden uses; give --harden too")
+        for name in given:
+            raise InputError(f"--harden-{name} says how much material --harden uses; give --harden too")
         return {}
     from demur.studies.hardening import check_choices
 
-    found: dict[str, Any] = {"harden": True} | ({} if rounds is None else {"harden_rounds": rounds})
-    check_choices(found.get("harden_rounds", 1), ())
-    return found
+    check_choices(given.get("rounds", 1), (), longest=longest)
+    return {"harden": True, **{f"harden_{name}": value for name, value in given.items()}}
 
 
 def read_options(column: list[str] | None, label: list[str] | None, encoding: str) -> ReadOptions:

@@ -92,6 +92,12 @@ Harden = Annotated[
 HardenRounds = Annotated[
     int | None, typer.Option(help="How much of the material: 1 to 8, by default all; 280 generations each.")
 ]
+HardenLongest = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens; longer prompts of the material are in its first round only, which saves most of the time."
+    ),
+]
 Plugin = Annotated[
     list[str] | None,
     typer.Option(

@@ -36,6 +36,7 @@ from demur.cli.options import (
     Encoding,
     FamilyName,
     Harden,
+    HardenLongest,
     HardenRounds,
     JudgeCache,
     JudgeKeyEnv,
@@ -99,6 +100,7 @@ def study_paper(
     encoding: Encoding = "utf-8",
     harden: Harden = False,
     harden_rounds: HardenRounds = None,
+    harden_longest: HardenLongest = None,
     plugin: Plugin = None,
     quiet: Quiet = False,
     allow_unverified: AllowUnverified = False,
@@ -108,7 +110,7 @@ def study_paper(
     from demur.report import save_figures, write_paper, write_report
     from demur.studies.paper import run_paper
 
-    hardening = harden_options(harden, harden_rounds)
+    hardening = harden_options(harden, harden_rounds, harden_longest)
     chat = chat_options(system, no_system, template, template_arg, family=family)
     chat |= run_options(attention, compiled, device_map, cache_kind)
     with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout, ray_store) as generating:

@@ -48,6 +48,7 @@ from demur.cli.options import (
     Encoding,
     FamilyName,
     Harden,
+    HardenLongest,
     HardenRounds,
     JudgeCache,
     JudgeKeyEnv,
@@ -121,6 +122,7 @@ def study(
     show_text: Annotated[bool, typer.Option(help="Let the report contain prompts and model text.")] = False,
     harden: Harden = False,
     harden_rounds: HardenRounds = None,
+    harden_longest: HardenLongest = None,
     plugin: Plugin = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -141,7 +143,7 @@ def study(
     chat = chat_options(system, no_system, template, template_arg, mode, family)
     chat |= run_options(attention, compiled, device_map, cache_kind)
     read = read_options(column, label, encoding)
-    hardening = harden_options(harden, harden_rounds)
+    hardening = harden_options(harden, harden_rounds, harden_longest)
     sets = read_sets(prompts, limit, read)  # a fault in a prompt file should not wait for the model to load
     shown = {one: example_set(one, sets, prompts) for one in example or []}
     with engine_of(engine, ray_address, ray_actors, ray_gpus, ray_threads, ray_timeout, ray_store) as generating:

@@ -18,7 +18,10 @@ from demur.prompts import Prompt
 ROUNDS = 8
 """The most rounds there are; no prompt comes twice in a part, and none in both."""
 
-PLAIN, ALIKE, SOUNDS, WRAPPED, TASKS, OWN = "plain", "phrased-alike", "sounds-dangerous", "wrapped", "tasks", "own"
+PLAIN, ALIKE, SOUNDS, WRAPPED, TASKS = "plain", "phrased-alike", "sounds-dangerous", "wrapped", "tasks"
+OWN, OWN_FITTED = "own", "own-fitted"
+"""Prompts of one's own: harmless ones that set limits, and those that are fitted on."""
+
 KINDS = (ALIKE, SOUNDS, "languages", "long", "code")
 """Kinds of prompts beside the plain ones; wrappers are kinds too, by their own names."""
 

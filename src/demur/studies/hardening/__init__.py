@@ -11,7 +11,7 @@ from demur.studies.hardening.fitted import (
     Hardened,
     fit_hardened,
 )
-from demur.studies.hardening.recorded import LOOKS, Material, read_material, record_sets, sets_of
+from demur.studies.hardening.recorded import LOOKS, Material, read_material, record_sets, sets_of, to_fit
 from demur.studies.hardening.run import harden
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "read_material",
     "record_sets",
     "sets_of",
+    "to_fit",
 ]

@@ -22,7 +22,7 @@ from demur.guards.calibration import warned_already
 from demur.hardening import ATTACK_NAMES, WRAPPERS, resembling
 from demur.looks import Looks
 from demur.studies.hardening.recorded import EARLY, LOOKS, Material
-from demur.studies.material import OWN, PLAIN, TASKS, WRAPPED
+from demur.studies.material import OWN, OWN_FITTED, PLAIN, TASKS, WRAPPED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,8 @@ def fit_hardened(
     table = found.table
     used = table["kind"].isin(kinds).to_numpy() & ~table["held_out"].to_numpy()
     held_out = table["kind"].isin(kinds).to_numpy() & table["held_out"].to_numpy()
-    chosen = (OWN,) if OWN in kinds else LIMITING
+    chosen = (OWN, OWN_FITTED) if OWN in kinds else LIMITING
+    held_out &= ~table["harmful"].to_numpy()
     limiting = held_out if by_kind else held_out & table["kind"].isin(chosen).to_numpy()
     harmful, families = table["harmful"].to_numpy()[used], table["family"].to_numpy(dtype=str)[used]
     whole = isinstance(found.places, Looks)

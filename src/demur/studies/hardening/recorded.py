@@ -23,7 +23,7 @@ from demur.recording.derived import derive
 from demur.recording.progress import planned
 from demur.samplers import Sampler
 from demur.signal import Signal
-from demur.studies.material import OWN, ROUNDS, TASKS, family_of, kind_of, material, rest, tasks
+from demur.studies.material import OWN, OWN_FITTED, ROUNDS, TASKS, family_of, kind_of, material, rest, tasks
 from demur.studies.study.controls import fitting_sets
 from demur.studies.study.directions import LOOKS as EIGHTHS
 from demur.studies.study.directions import placed, states_deriver
@@ -39,7 +39,7 @@ LOOKS = (*EARLY, *EIGHTHS)
 """The looks at which generations are watched."""
 
 OWN_MOST = 1_200
-"""Prompts of one's own of a label that are fitted on, at most: the fit's time grows with the third power of all."""
+"""Prompts of one's own that are fitted on, at most, of each label: the time grows with the third power of all."""
 
 OWN_STATES = "hardening_states"
 """What the derived states of prompts of one's own are called."""
@@ -117,7 +117,8 @@ def read_material(
 ) -> Material:
     """The states and kinds of recorded rounds, of the rest and of the tasks, and of prompts of one's own.
 
-    own : harmless prompts that set limits. fitted : by "harmless" and "harmful", prompts of one's own to fit on.
+    own : harmless prompts that set limits. fitted : by "harmless" and "harmful", prompts of one's own to fit on; half
+        of the harmless ones are held out and set limits too, because a limit needs as many as there are.
     """
     import pandas as pd
 
@@ -129,14 +130,11 @@ def read_material(
         for one in recordings
     ]
     for label, one in fitted.items():
-        states, rows = _own(one, layers, places)
-        kept = fewer(len(rows), OWN_MOST)
-        states = Signal(
-            np.asarray(states)[kept], states.provenance, None if states.lengths is None else states.lengths[kept]
-        )
-        parts.append((states, rows.iloc[kept].assign(harmful=label == "harmful", held_out=False)))
+        states, rows = _own(one, layers, places, OWN_FITTED)
+        held = ~np.isin(np.arange(len(rows)), to_fit(len(rows), harmful=label == "harmful"))
+        parts.append((states, rows.assign(harmful=label == "harmful", held_out=held)))
     if own is not None:
-        states, rows = _own(own, layers, places)
+        states, rows = _own(own, layers, places, OWN)
         parts.append((states, rows.assign(harmful=False, held_out=True)))
     joined = np.concatenate([np.asarray(states) for states, _ in parts])
     lengths = np.concatenate([states.lengths for states, _ in parts]) if isinstance(places, Looks) else None
@@ -144,9 +142,14 @@ def read_material(
     return Material(Signal(joined, parts[0][0].provenance, lengths), table, places)
 
 
-def _own(own: Recording, layers: Sequence[int], places: Places) -> tuple[Signal, pd.DataFrame]:
+def to_fit(count: int, *, harmful: bool = False) -> np.ndarray:
+    """Ascending places of those of one's own prompts that are fitted on, of harmless ones at most half."""
+    return fewer(count, min(OWN_MOST, count if harmful else count // 2))
+
+
+def _own(own: Recording, layers: Sequence[int], places: Places, kind: str) -> tuple[Signal, pd.DataFrame]:
     """States and ids of prompts of one's own: of a study they may hold further layers, and be very many."""
-    told = own.table[["id"]].assign(kind=OWN, family=OWN)
+    told = own.table[["id"]].assign(kind=kind, family=kind)
     if isinstance(places, Looks):
         return states_of(own, places), told
     deriver = replace(states_deriver(own, layers, LOOKS), name=OWN_STATES)  # beside the study's, at other places

@@ -68,6 +68,7 @@ def run_paper(
     read: ReadOptions | None = None,
     harden: bool = False,
     harden_rounds: int = ROUNDS,
+    harden_longest: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Paper:
     """Run the protocol for every model, one in memory at a time.
@@ -75,7 +76,7 @@ def run_paper(
     models : Hub ids, folders, .gguf files or bundled names, each loaded by `load`. prompts : as in `run_study`.
     engine : what generates in place of demur's own loop, but where a defense is timed; see `record`.
     guard_models : Hub ids or folders of chat guards to compare, such as Llama Guard.
-    harden, harden_rounds : as in `run_study`, for the model under its own sampler.
+    harden, harden_rounds, harden_longest : as in `run_study`, for the model under its own sampler.
     Raises `InputError` for two models whose names end alike, and as `run_study` does.
     """
     out = Path(out)
@@ -93,7 +94,7 @@ def run_paper(
         common: dict[str, Any] = {**arguments, "layers": LAYERS, "judge": judge, "resume": resume, "say": told}
         common |= {"check": check, "engine": engine}
         sampler = model.default_sampler(steps=steps, seed=seed)
-        hardening: dict[str, Any] = {"harden": harden, "harden_rounds": harden_rounds}
+        hardening: dict[str, Any] = {"harden": harden, "harden_rounds": harden_rounds, "harden_longest": harden_longest}
         study = run_study(model, prepared, folder / "own", sampler=sampler, **common, **hardening)
         ordered = None
         left = sampler.from_left()

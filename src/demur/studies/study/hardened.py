@@ -32,8 +32,9 @@ from demur.studies.hardening import (
     read_material,
     record_sets,
     sets_of,
+    to_fit,
 )
-from demur.studies.material import OWN
+from demur.studies.material import OWN, OWN_FITTED
 from demur.studies.study.derivers import Derived
 from demur.studies.study.detection import Detector
 from demur.studies.study.detectors import Compared
@@ -49,6 +50,9 @@ FOLDER = "hardening"
 
 FITTED = {"harmless": TRAIN, "harmful": "anchors_harmful"}
 """The study's own prompts that the guards are fitted on besides the material, by their label."""
+
+OWN_NAMES = {OWN: CALIBRATION, OWN_FITTED: TRAIN}
+"""The kinds of the study's own prompts, and the sets they are from."""
 
 Stops = dict[str, tuple[float, np.ndarray]]
 
@@ -78,14 +82,23 @@ class Hardening:
         seed: int,
         sets: Mapping[str, Sequence[Prompt]],
         say: Callable[[str], None],
+        *,
+        longest: int | None = None,
     ) -> Hardening:
         """What `rounds` of the material take; `InputError` for rounds or calibration prompts that do not do.
 
-        sets : those of the study.
+        sets : those of the study. longest : see `harden`.
         """
-        kinds = check_choices(rounds, (), calibration=sets[CALIBRATION])
+        kinds = (*check_choices(rounds, (), calibration=sets[CALIBRATION], longest=longest), OWN_FITTED)
         attacks = tuple(dict.fromkeys(prompt.group for prompt in sets.get("test_attacks", ())))
-        return cls(sets_of(model, sampler, rounds, seed, say=say), default_layers(model), kinds, attacks, rounds, seed)
+        return cls(
+            sets_of(model, sampler, rounds, seed, longest=longest, say=say),
+            default_layers(model),
+            kinds,
+            attacks,
+            rounds,
+            seed,
+        )
 
     @property
     def count(self) -> int:
@@ -105,7 +118,8 @@ class Hardening:
     ) -> Hardened:
         """Record what is not there yet in ``out/hardening``, and fit on it and on the study's own prompts.
 
-        own : the study's recordings: the fit takes its plain harmless and harmful ones, its calibration set the limits.
+        own : the study's recordings: the fit takes its plain harmless and harmful ones, half of the
+            harmless ones and the calibration set the limits.
         options : further ones of `record`.
         """
         recordings = record_sets(model, sampler, self.sets, out / FOLDER, layers=self.layers, say=say, **options)
@@ -119,7 +133,7 @@ class Hardening:
             say(f"the same without {', '.join(kinds)}")
             left = [kind for kind in self.kinds if kind not in kinds]
             without[kinds] = fit_hardened(found, left, quantile=quantile, choices=(hardened.guard.C_,))
-        kept = [kind for kind in self.kinds if kind != OWN]
+        kept = [kind for kind in self.kinds if kind not in OWN_NAMES]
         settings = {"rounds": self.rounds, **hardened.settings, "kinds": kept, "resembling": resembled}
         return replace(hardened, settings=settings, without=without)
 
@@ -172,13 +186,14 @@ def under_rule(hardened: Hardened, derived: Derived, at_least: int, of_last: int
     """
     guard: StreamingGuard = deepcopy(hardened.stream).set_params(at_least=at_least, of_last=of_last)
     seen = derived.probe_looks["probe"]
-    guard.calibrate(few(seen[CALIBRATION]))
+    train = np.asarray(few(seen[TRAIN]))
+    guard.calibrate(np.concatenate([np.delete(train, to_fit(len(train)), axis=0), few(seen[CALIBRATION])]))
     looks = np.concatenate([np.asarray(one) for one in seen.values()])
     return hardened.looks.steps_of(guard.stops(looks), steps)
 
 
 def by_kind(hardened: Hardened) -> pd.DataFrame:
-    """The false positives on held-out prompts of the material, in the study's names of detectors and of its own set."""
+    """The false positives on held-out prompts, in the study's names of detectors and of its own sets."""
     rows = hardened.false_positives
     names = dict(zip(rows["detector"].unique(), (HARDENED, STREAMING_HARDENED), strict=True))
-    return rows.assign(detector=rows["detector"].map(names), kind=rows["kind"].replace(OWN, CALIBRATION))
+    return rows.assign(detector=rows["detector"].map(names), kind=rows["kind"].replace(OWN_NAMES))

@@ -62,6 +62,7 @@ def run_study(
     read: ReadOptions | None = None,
     harden: bool = False,
     harden_rounds: int = ROUNDS,
+    harden_longest: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Study:
     """Record every prompt set, fit anchors and guard, and measure.
@@ -75,8 +76,9 @@ def run_study(
     check : run the quick check of `demur.check` first and stop where it fails; its result is in `Study.settings`.
     read : how the columns and labels of the prompt files are to be read, where they are not demur's.
     harden : record `harden_rounds` rounds of the shipped material too, fit a probe guard and a streaming guard on it as
-        `demur.studies.harden` does, and compare them with the other guards. All recordings then hold their layers as
-        well; the study's own guards read `layers` all the same.
+        `demur.studies.harden` does, and on the study's own plain prompts, and compare them with the other guards. All
+        recordings then hold their layers as well; the study's own guards read `layers` all the same.
+    harden_longest : see `longest` of `harden`.
     say : called with a line of news after every part.
 
     Raises `InputError` where a set is missing or malformed, before anything is generated; where the model
@@ -94,7 +96,7 @@ def run_study(
     sets |= fitting_sets(model, sampler, controls, say)
     sets = {name: prompts for name, prompts in sets.items() if prompts}
     own = layer_indices(model, layers)
-    hardening = Hardening.of(model, sampler, harden_rounds, seed, sets, say) if harden else None
+    hardening = Hardening.of(model, sampler, harden_rounds, seed, sets, say, longest=harden_longest) if harden else None
     indices = sorted({*own, *hardening.layers}) if hardening else own
     recorded: dict[str, Any] = {"batch_size": batch_size, "engine": engine, "resume": resume, "progress": progress}
     recordings: dict[str, Recording] = {}
