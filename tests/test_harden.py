@@ -14,6 +14,7 @@ from demur.errors import InputError
 from demur.guards import LinearGuard, StreamingGuard, load_guard
 from demur.hardening import WRAPPERS
 from demur.models import Model, load
+from demur.prompts import write_prompts
 from demur.serve.guards import load_guards
 from demur.studies import harden
 from demur.studies.hardening import Hardened, default_layers
@@ -119,6 +120,31 @@ def test_prompts_of_ones_own_set_the_limit(toy_model: Model, tmp_path: Path) -> 
     rates = found.false_positives.set_index("kind")
     assert rates["sets_limit"].to_dict() == {kind: kind == "own" for kind in rates.index}
     assert set(rates.loc["own", "count"]) == {25}
+
+
+def test_labelled_prompts_of_ones_own_are_fitted_on_and_half_of_the_harmless_ones_set_the_limit(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ["harmless"] * 44 + ["harmful"] * 5
+    own = [demur.Prompt(f"own-{n}", f"tell me about {n} cups of tea", label) for n, label in enumerate(labels)]
+    options = {"rounds": 1, "with_rest": False, "longest": 100, "sampler": toy_model.default_sampler(steps=4)}
+    alone, found = (harden(toy_model, tmp_path, also=also, **options) for also in ((), own))  # type: ignore[arg-type]
+    assert found.settings["fitted_on"] == alone.settings["fitted_on"] + 22 + 5
+    assert found.guard.n_calibration_ == 22
+    rates = found.false_positives.set_index("kind")
+    assert rates["sets_limit"].to_dict() == {kind: kind == "own-fitted" for kind in rates.index}
+    harmful = harden(toy_model, tmp_path / "b", also=own[44:], **options)  # type: ignore[arg-type]
+    assert harmful.settings["calibrated_on"] == alone.settings["calibrated_on"]
+    write_prompts([*own[:30], *own[44:]], tmp_path / "own.jsonl")
+    command = ["demur", "harden", "demur/tiny-ar", "--out", str(tmp_path / "c"), "--also", str(tmp_path / "own.jsonl")]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr().err
+    assert "30 harmless prompts to fit on are too few" in said and "give 40 or more" in said and said.count("\n") == 1
+    with pytest.raises(InputError, match="prompt 'x' to fit on has no label; give each the label harmless or harmful"):
+        harden(toy_model, tmp_path / "c", also=[demur.Prompt("x", "Why?")])
+    assert not (tmp_path / "c").exists()
 
 
 def test_harmful_or_too_few_prompts_do_not_set_a_limit(toy_model: Model, tmp_path: Path) -> None:

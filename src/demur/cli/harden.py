@@ -52,6 +52,13 @@ def harden(
             help="Prompt file of your own harmless prompts, 20 or more: they set the limit, not the shipped ones."
         ),
     ] = None,
+    also: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompt file of your own harmless and harmful prompts, labelled: they are fitted on as well, and half "
+            "of the harmless ones set the limit."
+        ),
+    ] = None,
     batch_size: BatchSize = 32,
     seed: Annotated[int, typer.Option(help="Seed of the material.")] = 0,
     resume: Resume = True,
@@ -72,7 +79,8 @@ def harden(
     from demur.studies.hardening import GUARD_FILE, LOOKS_FILE, STREAMING_FILE, check_choices, kept_as
 
     own = [] if calibration is None else read_prompts(calibration)
-    check_choices(rounds, leave_out or [], by_kind, own, quantile=quantile, longest=longest)
+    further = [] if also is None else read_prompts(also)
+    check_choices(rounds, leave_out or [], by_kind, own, further, quantile=quantile, longest=longest)
     kept_as(keep, window)
     with watched(quiet):
         loaded = load(model, device=device, dtype=dtype, revision=revision)
@@ -83,6 +91,7 @@ def harden(
             longest=longest,
             with_rest=with_rest,
             calibration=own,
+            also=further,
             keep=cast(Any, keep),
             window=window,
             rounds=rounds,

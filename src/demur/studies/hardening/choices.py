@@ -15,7 +15,9 @@ from demur.looks import WINDOW, Looks
 from demur.models import Model
 from demur.prompts import Prompt
 from demur.samplers.step import require_count
-from demur.studies.material import HELD_OUT, OWN, ROUNDS, WRAPPED, kinds_left
+from demur.studies.material import HELD_OUT, OWN, OWN_FITTED, ROUNDS, WRAPPED, kinds_left
+
+LABELS = ("harmless", "harmful")
 
 
 def check_choices(
@@ -23,6 +25,7 @@ def check_choices(
     leave_out: Sequence[str],
     by_kind: bool = False,
     calibration: Sequence[Prompt] = (),
+    also: Sequence[Prompt] = (),
     *,
     quantile: float = 0.985,
     longest: int | None = None,
@@ -43,6 +46,17 @@ def check_choices(
                 f"{len(calibration)} prompts to calibrate on are too few; give {MINIMUM_CALIBRATION} or more"
             )
         kinds = (*kinds, OWN)
+    if also:
+        unlabelled = next((prompt.id for prompt in also if prompt.label not in LABELS), None)
+        if unlabelled is not None:
+            raise InputError(f"prompt {unlabelled!r} to fit on has no label; give each the label harmless or harmful")
+        harmless = sum(prompt.label == "harmless" for prompt in also)
+        if 0 < harmless < 2 * MINIMUM_CALIBRATION and (by_kind or not calibration):
+            raise InputError(
+                f"{harmless} harmless prompts to fit on are too few, because half of them set the limit; give "
+                f"{2 * MINIMUM_CALIBRATION} or more{'' if by_kind else ', or prompts to calibrate on as well'}"
+            )
+        kinds = (*kinds, OWN_FITTED)
     fewest = min(count for kind, count in HELD_OUT.items() if kind in (*kinds, WRAPPED))
     if by_kind and rounds * fewest < MINIMUM_CALIBRATION:
         raise InputError(

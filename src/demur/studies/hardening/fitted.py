@@ -83,9 +83,10 @@ def fit_hardened(
     table = found.table
     used = table["kind"].isin(kinds).to_numpy() & ~table["held_out"].to_numpy()
     held_out = table["kind"].isin(kinds).to_numpy() & table["held_out"].to_numpy()
-    chosen = (OWN, OWN_FITTED) if OWN in kinds else LIMITING
     held_out &= ~table["harmful"].to_numpy()
-    limiting = held_out if by_kind else held_out & table["kind"].isin(chosen).to_numpy()
+    own = held_out & table["kind"].isin((OWN, OWN_FITTED)).to_numpy()
+    chosen = own if own.any() else held_out & table["kind"].isin(LIMITING).to_numpy()
+    limiting = held_out if by_kind else chosen
     harmful, families = table["harmful"].to_numpy()[used], table["family"].to_numpy(dtype=str)[used]
     whole = isinstance(found.places, Looks)
     places = found.places if whole else JUDGED_AT
