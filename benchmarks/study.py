@@ -18,6 +18,9 @@ from machine import write_result
 if TYPE_CHECKING:
     import pandas as pd
 
+HARDENED = ("hardening", "hardening_left_out")
+"""Tables of a study with --harden."""
+
 KEPT = ("sampler", "layers", "chat_format", "versions", "counts", "prompts", "anchors", "guard", "tau", "compliance")
 
 
@@ -34,7 +37,11 @@ def main() -> None:
     parser.add_argument("--made-by", required=True, help="the `demur study` command that made it")
     given = parser.parse_args()
     study = read_study(given.study)
-    made = {name: study.settings[name] for name in (*KEPT, "fingerprint", "limit", "seed") if name in study.settings}
+    made = {
+        name: study.settings[name]
+        for name in (*KEPT, "fingerprint", "limit", "seed", "hardening")
+        if name in study.settings
+    }
     write_result(
         given.out,
         {
@@ -47,6 +54,7 @@ def main() -> None:
             "controls": rows(study.controls),
             "correlations": rows(study.correlations),
             "streaming": rows(study.streaming),
+            **{name: rows(study.tables[name]) for name in HARDENED if name in study.tables},
         },
     )
 
