@@ -19,7 +19,7 @@ from demur.hardening import resembling
 from demur.models import Model
 from demur.recording import Recording
 from demur.recording import folder as files
-from demur.report.study.hardened import hardening_section
+from demur.report.study.hardened import hardening_section, hardening_words
 from demur.samplers import Autoregressive
 from demur.serve.guards import load_guards
 from demur.studies import STUDY_TABLES, Study, hardening, read_study, run_study
@@ -205,6 +205,14 @@ def test_the_studys_own_plain_prompts_are_fitted_on_and_half_of_the_harmless_one
     assert list(fitted["harmful"]) == [False] * (len(train) // 2) + [True] * len(harmful)
     alone = hardening.read_material(material, 0, calibration).table
     assert study.settings["hardening"]["fitted_on"] == int((~alone["held_out"]).sum()) + len(fitted)
+    words = hardening_words(study)[0]
+    assert f"and {len(fitted)} of the study's anchors_harmful and guard_train_harmless" in words
+    assert (
+        f"The rest of the latter and guard_calibration_harmless ({study.settings['hardening']['calibrated_on']}"
+        in words
+    )
+    before = {name: value for name, value in study.settings["hardening"].items() if name != "own_fitted_on"}
+    assert "study's" not in hardening_words(replace(study, settings={**study.settings, "hardening": before}))[0]
     held = study.hardening[study.hardening["kind"] == "guard_train_harmless"]
     assert set(held["count"]) == {len(train) - len(train) // 2} and held["sets_limit"].all()
     monkeypatch.setattr(recorded, "OWN_MOST", 5)

@@ -37,11 +37,17 @@ def hardening_words(study: Study) -> list[str]:
     """What the guards were fitted on, and the kinds of it that were used."""
     kept = kept_of(study)
     kinds = kept.get("kinds") or []
+    own = kept.get("own_fitted_on")  # not in studies of before; their guards were fitted on the material alone
+    sets, limits = (
+        (f" and {plain(own)} of the study's anchors_harmful and guard_train_harmless", "The rest of the latter and ")
+        if own
+        else ("", "")
+    )
     fitted = (
         f"The hardened guards were fitted on more than a study has: on {plain(kept.get('fitted_on'))} harmless and "
-        f"harmful prompts of the shipped training material ({plain(kept.get('rounds'))} of its {ROUNDS} rounds), and "
-        f"on none of this study's sets. Its guard_calibration_harmless ({plain(kept.get('calibrated_on'))} prompts) "
-        f"set their limits."
+        f"harmful prompts, those of the shipped training material ({plain(kept.get('rounds'))} of its {ROUNDS} rounds)"
+        f"{sets}. {limits}guard_calibration_harmless ({plain(kept.get('calibrated_on'))} prompts in all) set their "
+        f"limits."
     )
     return [fitted, f"Kinds of the material that were used ({len(kinds)}): {plain(', '.join(map(str, kinds)))}."]
 

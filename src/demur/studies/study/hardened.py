@@ -134,7 +134,9 @@ class Hardening:
             left = [kind for kind in self.kinds if kind not in kinds]
             without[kinds] = fit_hardened(found, left, quantile=quantile, choices=(hardened.guard.C_,))
         kept = [kind for kind in self.kinds if kind not in OWN_NAMES]
+        own_fitted = (found.table["kind"] == OWN_FITTED) & ~found.table["held_out"]
         settings = {"rounds": self.rounds, **hardened.settings, "kinds": kept, "resembling": resembled}
+        settings["own_fitted_on"] = int(own_fitted.sum())
         return replace(hardened, settings=settings, without=without)
 
 
