@@ -19,6 +19,7 @@ from demur.hardening import resembling
 from demur.models import Model
 from demur.recording import Recording
 from demur.recording import folder as files
+from demur.report.parts.first import three_numbers
 from demur.report.study.hardened import hardening_section, hardening_words
 from demur.samplers import Autoregressive
 from demur.serve.guards import load_guards
@@ -217,6 +218,13 @@ def test_the_studys_own_plain_prompts_are_fitted_on_and_half_of_the_harmless_one
     assert set(held["count"]) == {len(train) - len(train) // 2} and held["sets_limit"].all()
     monkeypatch.setattr(recorded, "OWN_MOST", 5)
     assert list((~found(harmless=train, harmful=harmful)["held_out"]).groupby(rows["harmful"]).sum()) == [5, 5]
+
+
+def test_the_page_begins_with_the_guard_of_the_highest_auroc_a_hardened_one_too(study: Study) -> None:
+    highest = study.detection.assign(
+        auroc=np.where(study.detection["detector"] == HARDENED, 1.0, study.detection["auroc"] * 0.9)
+    )
+    assert any(HARDENED in head for head in three_numbers(replace(study, detection=highest)))
 
 
 def test_a_study_without_it_says_nothing_of_it(toy_study: Path) -> None:

@@ -17,10 +17,11 @@ from demur.report.parts.labels import NOT_MEASURED, Cell, area, percent, percent
 from demur.report.parts.look import RULE, STYLE, WIDTH, say_not_measured
 from demur.report.parts.trajectories import Y_LABEL, label_ends, signal_axes
 from demur.studies.study.detectors import DIRECTION, SRI, STREAMING, STREAMING_DIRECTION, TRAJECTORY
+from demur.studies.study.hardened import HARDENED, STREAMING_HARDENED
 from demur.studies.study.rates import pooled_rate
 from demur.studies.study.results import Study
 
-GUARDS = (SRI, DIRECTION, TRAJECTORY, STREAMING, STREAMING_DIRECTION)
+GUARDS = (SRI, DIRECTION, TRAJECTORY, STREAMING, STREAMING_DIRECTION, HARDENED, STREAMING_HARDENED)
 """What may be called the best guard; the other detectors are there to be compared with."""
 SINGLE = 25
 """Thin lines a kind: enough to see whether a mean hides two peaks."""
