@@ -54,6 +54,7 @@ ELSEWHERE = {
     "demur check MODEL --minutes": "minutes: test_check_cli.py",
     "demur study MODEL --out runs/a --prompts prompts/ --judge": "a judge's model or server: test_judge_server.py",
     "demur study MODEL --prompts prompts/ --out runs/model --engine ray": "Ray: tests/engines/ray",
+    "demur record MODEL prompts.jsonl --out runs/mine --engine ray": "Ray: tests/engines/ray/test_store.py",
     "demur record Qwen/Qwen2.5-0.5B-Instruct prompts.jsonl --out runs/qwen --engine vllm": "vLLM: tests/engines/vllm",
 }
 """Beginnings of commands that are not run here, and why."""
