@@ -35,16 +35,6 @@ KINDS = ("worker", "worker", "driver", "hang")
 
 
 @pytest.fixture(scope="module")
-def model() -> demur.Model:
-    return demur.load("demur/tiny-ar", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def whole(model: demur.Model, tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    return record(model, PROMPTS, **SETTINGS, out=tmp_path_factory.mktemp("whole") / "r")
-
-
-@pytest.fixture(scope="module")
 def engine() -> Iterator[RayEngine]:
     with RayEngine(actors=2, timeout=HANG_SECONDS, store=STORE) as made:
         yield made

@@ -28,16 +28,6 @@ SETTINGS: dict[str, Any] = {"steps": 16, "batch_size": 4}
 
 
 @pytest.fixture(scope="module")
-def model() -> demur.Model:
-    return demur.load("demur/tiny-ar", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def whole(model: demur.Model, tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    return record(model, PROMPTS, **SETTINGS, out=tmp_path_factory.mktemp("whole") / "r")
-
-
-@pytest.fixture(scope="module")
 def engine() -> Iterator[RayEngine]:
     with RayEngine(actors=2) as made:
         yield made

@@ -23,16 +23,6 @@ PROMPTS = [f"tell me about {'tea and ' * (n % 6)}bread, {n} times" for n in rang
 SETTINGS: dict[str, Any] = {"steps": 8, "batch_size": 4}
 
 
-@pytest.fixture(scope="module")
-def model() -> demur.Model:
-    return demur.load("demur/tiny-ar", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def whole(model: demur.Model, tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    return record(model, PROMPTS, **SETTINGS, out=tmp_path_factory.mktemp("whole") / "r")
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     (tmp_path / "store").mkdir()
@@ -57,20 +47,29 @@ def test_workers_killed_and_objects_damaged_cost_their_batches_alone(
     damaged, killed = list[str](), list[int]()
     with RayEngine(actors=2, store=str(store)) as engine:
 
+        def waiting() -> list[Path]:
+            """What is in the store, once there is more than the batch in hand: workers go on meanwhile."""
+            for _ in range(600):
+                if len(found := list(store.glob("*.safetensors"))) > 1:
+                    return found
+                time.sleep(0.05)
+            raise AssertionError("the workers put nothing into the store")
+
         def disturbed(*arguments: Any) -> Iterator[Any]:
             for count, batch in enumerate(engine.batches(*arguments)):
                 if count in (3, 9):
                     killed.append(pid := workers()[0])
                     os.kill(pid, signal.SIGKILL)
-                elif waiting := sorted(store.glob("*.safetensors"))[1:]:
-                    waiting[0].write_bytes(waiting[0].read_bytes()[:-9])
-                    damaged.append(waiting[0].name)
+                elif count == 6:
+                    for one in waiting():  # the batch in hand was read; the others have to be computed again
+                        one.write_bytes(one.read_bytes()[:-9])
+                        damaged.append(one.name)
                 yield batch
 
         disturbing = SimpleNamespace(versions={}, require=engine.require, batches=disturbed)
         found = record(model, PROMPTS, **SETTINGS, engine=disturbing, out=tmp_path / "r")
     require_same(found, whole)
-    assert len(killed) == 2 and damaged
+    assert len(killed) == 2 and len(damaged) > 1
     assert list(store.iterdir()) == []
 
 
