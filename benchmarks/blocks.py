@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from transformers import DynamicCache
 
 from demur.models import Model
-from demur.samplers import BlockDiffusion
+from demur.samplers import BlockDiffusion, Sampler
 
 WIDTH, LAYERS, HEADS, PAIRS, SIZE, INNER, VOCABULARY = 192, 12, 4, 2, 48, 512, 151936
 MASK = VOCABULARY - 1
@@ -111,14 +111,19 @@ def cached_way(model: Model, prompts: torch.Tensor, steps: int, response: int) -
     return found
 
 
+def tokens_of(sampler: Sampler, model: Model, prompts: torch.Tensor) -> list[list[int]]:
+    """Run a sampler over the whole batch and keep phi of every step; the tokens of each row."""
+    phi = []
+    for step in sampler.steps(model, prompts):
+        phi.append(step.phi)
+    torch.stack(phi, dim=1)
+    tokens: list[list[int]] = step.committed.tolist()
+    return tokens
+
+
 def demur_way(model: Model, prompts: torch.Tensor, steps: int, response: int) -> list[list[int]]:
     share = BLOCK * steps // response
     # One block more than these prompts need: a prompt may end inside one.
     room = (response // BLOCK + 1) * share
     sampler = BlockDiffusion(room, response, block_length=BLOCK, denoising_steps=share, stop_ids=[])
-    phi = []
-    for step in sampler.steps(model, prompts):
-        phi.append(step.phi)
-    torch.stack(phi, dim=1)
-    tokens: list[list[int]] = step.committed[:, :response].tolist()
-    return tokens
+    return [row[:response] for row in tokens_of(sampler, model, prompts)]

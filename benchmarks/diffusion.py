@@ -88,13 +88,7 @@ def official_way(model: Model, prompts: torch.Tensor, steps: int, response: int)
 
 
 def demur_way(model: Model, prompts: torch.Tensor, steps: int, response: int) -> list[list[int]]:
-    sampler = MaskedDiffusion(steps=steps, response_length=response)
-    phi = []
-    for step in sampler.steps(model, prompts):
-        phi.append(step.phi)
-    torch.stack(phi, dim=1)
-    tokens: list[list[int]] = step.committed.tolist()
-    return tokens
+    return blocks.tokens_of(MaskedDiffusion(steps=steps, response_length=response), model, prompts)
 
 
 WAYS = {

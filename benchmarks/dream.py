@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from blocks import tokens_of
 from demur.models import Model
 from demur.samplers import MaskedDiffusion
 
@@ -76,10 +77,4 @@ def official_way(model: Model, prompts: torch.Tensor, steps: int, response: int)
 
 
 def demur_way(model: Model, prompts: torch.Tensor, steps: int, response: int) -> list[list[int]]:
-    sampler = MaskedDiffusion(steps, response, remasking="entropy", schedule="dream")
-    phi = []
-    for step in sampler.steps(model, prompts):
-        phi.append(step.phi)
-    torch.stack(phi, dim=1)
-    tokens: list[list[int]] = step.committed.tolist()
-    return tokens
+    return tokens_of(MaskedDiffusion(steps, response, remasking="entropy", schedule="dream"), model, prompts)

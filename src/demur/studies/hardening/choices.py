@@ -14,10 +14,9 @@ from demur.guards.inputs import require_share
 from demur.looks import WINDOW, Looks
 from demur.models import Model
 from demur.prompts import Prompt
+from demur.prompts.options import LABELS
 from demur.samplers.step import require_count
 from demur.studies.material import HELD_OUT, OWN, OWN_FITTED, ROUNDS, WRAPPED, kinds_left
-
-LABELS = ("harmless", "harmful")
 
 
 def check_choices(

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from demur.models import Layer, Model
 from demur.models.parallel import require_one_process
 from demur.prompts import Prompt
+from demur.prompts.options import LABELS
 from demur.samplers import Sampler
-from demur.studies.hardening.choices import LABELS, check_choices, default_layers, kept_as
+from demur.studies.hardening.choices import check_choices, default_layers, kept_as
 from demur.studies.hardening.fitted import Hardened, fit_hardened
 from demur.studies.hardening.recorded import read_material, record_sets, sets_of
 from demur.studies.material import OWN, OWN_FITTED, ROUNDS
